@@ -1,0 +1,1 @@
+"""The aggregator: admits updates, journals them exactly once, merges them by staleness, publishes versions. No torch."""

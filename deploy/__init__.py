@@ -1,0 +1,1 @@
+"""How the parts meet machines: the console command, the demo, and what surrounds a deployment."""
