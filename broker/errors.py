@@ -4,7 +4,7 @@
     |-- UsageError       a person's mistake: a wrong setting, a missing file          (exit code 2)
     |-- LinkRefused      the broker said no: password, certificate, permission        (exit code 3, never retried)
     |-- LinkError        the broker is away or busy                                   (retried with backoff)
-    |-- StorageError     the disk is full or a file is damaged                        (retried where it can pass, exit code 4)
+    |-- StorageError     the disk is full or a file is damaged                        (retried, or exit code 4)
     |-- WireError        a message that is not what the wire format says              (refused, never retried)
     `-- RefusedUpdate    a well-formed update that policy does not admit              (refused, never retried)
 

@@ -115,7 +115,7 @@ Offset = int | Literal["next", "first"]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish. `exchange` "" routes to the queue named by `routing_key`. `token` comes back when it is settled."""
+    """A message to publish; `token` comes back once it is settled. Exchange "" routes to the queue `routing_key`."""
 
     exchange: str
     routing_key: str
@@ -131,7 +131,7 @@ class Link(Protocol):
         """Start connecting; `Up`, `Down` or `Denied` follows."""
 
     def consume(self, queue: str, *, prefetch: int = 1, offset: Offset | None = None) -> None:
-        """Start a consumer (`Consuming`, then deliveries; or `Cancelled`). `offset` is for streams, and only for them."""
+        """Start a consumer (`Consuming`, then deliveries; or `Cancelled`). `offset` is for streams alone."""
 
     def cancel(self, queue: str) -> None:
         """End the consumer of `queue`; its unacked deliveries go back. Unknown queues are ignored."""
@@ -149,4 +149,4 @@ class Link(Protocol):
         """Declare exchanges, queues, bindings; `Declared` follows unless the link goes down first. Idempotent."""
 
     def close(self) -> None:
-        """End all threads and connections. Unconfirmed publishes are forgotten, unacked deliveries go back. Idempotent."""
+        """End threads and connections; unconfirmed publishes are forgotten, unacked deliveries go back. Idempotent."""

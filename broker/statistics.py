@@ -49,7 +49,8 @@ class FeatureStatistics:
         if len(lists) != 3 or len({len(one) for one in lists}) != 1:
             raise WireError("Feature statistics are not three lists of one length.")
         count, total, squares = (np.asarray(one, dtype=np.float64) for one in lists)
-        if not all(np.isfinite(one).all() for one in (count, total, squares)) or (count < 0).any() or (squares < 0).any():
+        finite = all(np.isfinite(one).all() for one in (count, total, squares))
+        if not finite or (count < 0).any() or (squares < 0).any():
             raise WireError("Feature statistics are not finite, or a count or a sum of squares is negative.")
         return cls(count, total, squares)
 

@@ -92,7 +92,7 @@ class SiteNames:
 
     @property
     def hello_key(self) -> str:
-        """Routing key of the site's hellos; they share the updates queue, so a hello comes after what was sent before."""
+        """Routing key of the site's hellos; they share the updates queue, so they come after what was sent before."""
         return f"hello.{self.site}"
 
     @property
@@ -106,7 +106,7 @@ class SiteNames:
         return f"receipt.{self.site}"
 
     def topology(self, *, max_updates_bytes: int = 2048 * MIB) -> Topology:
-        """The site's queues. `max_updates_bytes` bounds what may wait for the aggregator; beyond it publishes are nacked."""
+        """The site's queues; `max_updates_bytes` bounds what may wait for the aggregator, more is nacked."""
         newest_only: tuple[tuple[str, Argument], ...] = (
             ("x-max-length", 1),
             ("x-overflow", "drop-head"),
