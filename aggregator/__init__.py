@@ -1,1 +1,1 @@
-"""The aggregator: admits updates, journals them exactly once, merges them by staleness, publishes versions. No torch."""
+"""The aggregator: admits, journals, merges by staleness and publishes. It needs no torch."""

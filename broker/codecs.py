@@ -61,7 +61,8 @@ def _quantise(values: Vector) -> bytes:
     np.divide(rows, scales[:, None], out=rows, where=scales[:, None] > 0)
     levels = np.clip(np.rint(rows, out=rows), -127, 127, out=rows).astype(np.int8)
     levels[scales == 0] = 0
-    return scales.astype("<f4").tobytes() + levels.reshape(-1)[: len(values)].tobytes()
+    packed: bytes = scales.astype("<f4").tobytes() + levels.reshape(-1)[: len(values)].tobytes()
+    return packed
 
 
 def _dequantise(packed: bytes, count: int) -> Vector:

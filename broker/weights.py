@@ -91,7 +91,7 @@ class Layout:
 def model_digest(layout_digest: bytes, vector: Vector) -> bytes:
     """SHA-256 of the layout's digest followed by the values, little-endian float32."""
     state = hashlib.sha256(layout_digest)
-    state.update(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8))
+    state.update(np.ascontiguousarray(vector, dtype="<f4").data)
     return state.digest()
 
 

@@ -1,0 +1,63 @@
+"""Which updates are let in: checks in the order of what they cost, each with the sentence its site will read.
+
+Signature, sender and schema were checked when the message was opened (broker/messages.py). All functions are pure.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from aggregator.settings import Limits
+from broker.codecs import CODECS, decode, max_payload_bytes
+from broker.errors import RefusedUpdate, WireError
+from broker.messages import UpdatePart, part_count
+
+MAX_LEAP: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an update is held against; `digests` maps every version to its model's digest."""
+
+    task: str
+    parameters: int
+    digests: Mapping[int, bytes]
+    limits: Limits
+
+
+def check_fields(update: UpdatePart, terms: Terms) -> None:
+    """Refuse an update whose fields cannot be right, before its payload is looked at."""
+    if update.task != terms.task:
+        raise RefusedUpdate(f"task {update.task!r} is not this federation's task {terms.task!r}")
+    if update.base_version not in terms.digests:
+        raise RefusedUpdate(f"base version {update.base_version} was never published")
+    if terms.digests[update.base_version] != update.base_digest:
+        raise RefusedUpdate(f"its base is not this federation's version {update.base_version}")
+    if update.examples > terms.limits.max_examples:
+        raise RefusedUpdate(f"{update.examples} examples are over the limit of {terms.limits.max_examples}")
+    if update.codec not in CODECS:
+        raise RefusedUpdate(f"codec {update.codec!r} is unknown here")
+    if update.payload_bytes > max_payload_bytes(update.codec, terms.parameters):
+        raise RefusedUpdate(f"{update.payload_bytes} bytes are more than {terms.parameters} parameters can need")
+    if update.parts != part_count(update.payload_bytes) or update.part >= update.parts:
+        raise RefusedUpdate(f"part {update.part} of {update.parts} does not fit {update.payload_bytes} bytes")
+
+
+def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
+    """L2 norm of the delta; refuses what does not decode to finite numbers within `max_norm`. Memory is one chunk."""
+    squares = 0.0
+    try:
+        for _, values in decode(update.codec, payload, terms.parameters):
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares += float(np.dot(values, values))
+    except WireError as error:
+        raise RefusedUpdate(f"the payload does not decode: {error}") from error
+    norm = math.sqrt(squares) if math.isfinite(squares) else squares
+    if not math.isfinite(norm):
+        raise RefusedUpdate("the delta has numbers that are not finite, or far too large")
+    if norm > terms.limits.max_norm:
+        raise RefusedUpdate(f"the delta's norm {norm:.3g} is over the limit of {terms.limits.max_norm:.3g}")
+    return norm

@@ -1,0 +1,111 @@
+"""Who is enrolled, who is present, and whether their queues are there.
+
+Presence is the broker's knowledge: a site is present while it consumes its rounds queue. A missing queue (an
+operator's slip) is declared again before long, not at once for each message that could not be routed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aggregator.effects import NotePresence
+from aggregator.journal import Enrolled
+from broker.drive import Cancel, Consume, Declare, Inspect
+from broker.link import QueueState
+from broker.topology import SiteNames, Topology, federation_topology
+
+PREFETCH: Final = 4
+REPAIR_S: Final = 2.0
+REPAIR_AGAIN_S: Final = 30.0
+Effects = list[Any]
+
+
+class Attendance:
+    """`present` is None until the broker has been asked once since connecting."""
+
+    def __init__(self, federation: str, sites: Mapping[str, Enrolled], *, every_s: float) -> None:
+        self._federation, self._every_s = federation, every_s
+        self.sites = dict(sites)
+        self.present: set[str] | None = None
+        self.connected = False
+        self._ready: dict[str, int] = {}
+        self._inspect_at = 0.0
+        self._repair_at: float | None = None
+
+    def deadline(self) -> float | None:
+        """When to look or repair next."""
+        if not self.connected:
+            return None
+        return self._inspect_at if self._repair_at is None else min(self._inspect_at, self._repair_at)
+
+    def up(self, now: float) -> Effects:
+        """Connected: consume every site's updates."""
+        self.connected, self._inspect_at = True, now
+        return self.consume_all()
+
+    def down(self) -> None:
+        """Not connected: nothing is known of anybody."""
+        self.connected, self.present = False, None
+
+    def consume_all(self) -> Effects:
+        """Start the consumers, anew where they run."""
+        effects: Effects = []
+        for site in self.sites:
+            queue = SiteNames(self._federation, site).updates
+            effects += [Cancel(queue), Consume(queue, PREFETCH)]
+        return effects
+
+    def enrolled(self, sites: Mapping[str, Enrolled]) -> Effects:
+        """The registry has changed: follow it."""
+        gone, new = sorted(set(self.sites) - set(sites)), sorted(set(sites) - set(self.sites))
+        self.sites = dict(sites)
+        if not self.connected:
+            return []
+        effects: Effects = [Cancel(SiteNames(self._federation, site).updates) for site in gone]
+        return effects + [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in new]
+
+    def repair(self, now: float, *, after_s: float = REPAIR_S) -> None:
+        """A queue is missing: declare the topology again before long."""
+        if self._repair_at is None:
+            self._repair_at = now + after_s
+
+    def declared(self, error: str | None, now: float) -> Effects:
+        """The broker has declared everything, or has said why not."""
+        if error is None:
+            return self.consume_all() if self.connected else []
+        self.repair(now, after_s=REPAIR_AGAIN_S)
+        return []
+
+    def seen(self, queues: Mapping[str, QueueState | None], now: float) -> Effects:
+        """What the broker says of the sites' rounds queues."""
+        known, present, effects = self.present, set[str](), Effects()
+        for site in self.sites:
+            state = queues.get(SiteNames(self._federation, site).rounds)
+            if state is None:
+                self.repair(now)
+                continue
+            here = state.consumers > 0
+            present |= {site} if here else set()
+            changed = known is None or here != (site in known)
+            if changed or self._ready.get(site) != state.ready:
+                self._ready[site] = state.ready
+                effects.append(NotePresence(site, here, state.ready, now, changed))
+        self.present = present
+        return effects
+
+    def tick(self, now: float) -> Effects:
+        """Look and repair when due."""
+        effects: Effects = []
+        if self.connected and self._repair_at is not None and now >= self._repair_at:
+            self._repair_at = None
+            effects.append(Declare(self._topology()))
+        if self.connected and now >= self._inspect_at:
+            self._inspect_at = now + self._every_s
+            effects.append(Inspect(tuple(SiteNames(self._federation, site).rounds for site in self.sites)))
+        return effects
+
+    def _topology(self) -> Topology:
+        whole = federation_topology(self._federation)
+        for site in self.sites:
+            own = SiteNames(self._federation, site).topology()
+            whole = Topology(whole.exchanges, whole.queues + own.queues, whole.bindings + own.bindings)
+        return whole

@@ -1,0 +1,88 @@
+"""What the aggregator's loop asks of its journal and its disk; what it asks of the link is in broker/drive.py."""
+
+from dataclasses import dataclass, field
+
+from aggregator.journal import Accepted, Enrolled, VersionRow
+from aggregator.strategies import Vector
+from broker.messages import UpdatePart
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Journal an accepted update."""
+
+    row: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Journal a refusal; without a sequence it settles nothing."""
+
+    site: str
+    incarnation: bytes | None
+    sequence: int | None
+    reason: str
+    size: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPart:
+    """Keep one part of a longer update."""
+
+    site: str
+    update: UpdatePart
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Write the model of a version to disk, before the version is journaled."""
+
+    digest: bytes
+    version: int
+    model: Vector = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AddVersion:
+    """Journal a version."""
+
+    row: VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSite:
+    """Keep what a site said of itself."""
+
+    site: str
+    columns: tuple[tuple[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotePresence:
+    """Keep what the broker says of a site."""
+
+    site: str
+    present: bool
+    ready: int
+    at: float
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetFact:
+    """Keep a fact of the federation."""
+
+    name: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Event: the enrolled sites, when they have changed."""
+
+    sites: dict[str, Enrolled]
+
+
+StoreEffect = Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact

@@ -1,0 +1,291 @@
+"""The journal: every accepted update, every version, every refusal, in one SQLite file people can open.
+
+The model is a fold over table `updates` in the order of `ordinal`: version v is the model v-1 stepped with the updates
+whose ordinals are above `through_ordinal` of v-1 and at most that of v (the view `merged` says it per update).
+Acceptance and deduplication are the same insert: (site, incarnation, sequence) is unique.
+
+The journal belongs to one process; others open it read-only. Methods that write run inside the caller's transaction.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.database import open_database, storing
+from broker.errors import UsageError
+from broker.identity import PublicKey
+from broker.messages import UpdatePart
+
+VERSION: Final = 1
+SCHEMA: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sites (
+    site TEXT PRIMARY KEY, public_key TEXT NOT NULL, account TEXT, added_at REAL NOT NULL,
+    incarnation BLOB, answers INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
+    examples INTEGER, statistics TEXT, last_seen REAL, present INTEGER, ready INTEGER) WITHOUT ROWID;
+CREATE TABLE updates (
+    ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
+    site TEXT NOT NULL, incarnation BLOB NOT NULL, sequence INTEGER NOT NULL,
+    base_version INTEGER NOT NULL, staleness INTEGER NOT NULL, weight REAL NOT NULL,
+    examples INTEGER NOT NULL, steps INTEGER NOT NULL, held_out INTEGER NOT NULL, metrics TEXT NOT NULL,
+    norm REAL NOT NULL, codec TEXT NOT NULL, payload_digest BLOB NOT NULL, payload BLOB NOT NULL,
+    made_at REAL NOT NULL, training_s REAL NOT NULL, accepted_at REAL NOT NULL,
+    UNIQUE (site, incarnation, sequence));
+CREATE TABLE refused (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, incarnation BLOB, sequence INTEGER,
+    reason TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL,
+    UNIQUE (site, incarnation, sequence));
+CREATE TABLE parts (
+    site TEXT NOT NULL, incarnation BLOB NOT NULL, sequence INTEGER NOT NULL, part INTEGER NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (site, incarnation, sequence, part)) WITHOUT ROWID;
+CREATE TABLE versions (
+    version INTEGER PRIMARY KEY, digest BLOB NOT NULL, through_ordinal INTEGER NOT NULL,
+    updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE presence (at REAL NOT NULL, site TEXT NOT NULL, present INTEGER NOT NULL);
+CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, examples, accepted_at, ordinal,
+    (SELECT min(version) FROM versions WHERE through_ordinal >= ordinal) AS version FROM updates
+"""
+_NAMELESS_REFUSALS_KEPT: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A site of the registry: the key its messages must be signed with, the broker account they must come from."""
+
+    site: str
+    key: PublicKey
+    account: str | None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An update as admitted: `weight` is s(staleness), `norm` the L2 norm of its delta."""
+
+    site: str
+    update: UpdatePart
+    payload: bytes
+    staleness: int
+    weight: float
+    norm: float
+    at: float
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """A version of the model; `rule` is the aggregation that made it, as JSON."""
+
+    version: int
+    digest: bytes
+    through_ordinal: int
+    updates: int
+    reason: str
+    rule: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a replay needs of an accepted update."""
+
+    ordinal: int
+    site: str
+    sequence: int
+    staleness: int
+    examples: int
+    codec: str
+    payload: bytes
+
+
+class Journal:
+    """See the module's docstring."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path
+        self._database = open_database(path, SCHEMA, version=VERSION)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def begin(self) -> None:
+        """Start a transaction; the write lock is taken at once, so two aggregators on one folder show at once."""
+        if not self._database.in_transaction:
+            with storing(str(self.path)):
+                self._database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable."""
+        if self._database.in_transaction:
+            with storing(str(self.path)):
+                self._database.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget everything since `begin`."""
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    # ---- writing, inside a transaction
+
+    def accept(self, row: Accepted) -> None:
+        """Add an accepted update and drop its parts. A sequence already there is left as it is."""
+        u = row.update
+        with storing(str(self.path)):
+            self._database.execute(
+                "INSERT OR IGNORE INTO updates (site, incarnation, sequence, base_version, staleness, weight, examples,"
+                " steps, held_out, metrics, norm, codec, payload_digest, payload, made_at, training_s, accepted_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (row.site, u.incarnation, u.sequence, u.base_version, row.staleness, row.weight, u.examples, u.steps,
+                 u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest, row.payload,
+                 u.made_at, u.training_s, row.at),
+            )  # fmt: skip
+            self.drop_parts(row.site, u.incarnation, u.sequence)
+
+    def refuse(
+        self, site: str, incarnation: bytes | None, sequence: int | None, *, reason: str, size: int, at: float
+    ) -> None:
+        """Add a refusal. Those without a sequence settle nothing, and only the newest are kept."""
+        with storing(str(self.path)):
+            added = self._database.execute(
+                "INSERT OR IGNORE INTO refused (site, incarnation, sequence, reason, bytes, at) VALUES (?,?,?,?,?,?)",
+                (site, incarnation, sequence, reason, size, at),
+            )
+            if sequence is None:
+                self._database.execute(
+                    "DELETE FROM refused WHERE sequence IS NULL AND id <= ?",
+                    ((added.lastrowid or 0) - _NAMELESS_REFUSALS_KEPT,),
+                )
+            elif incarnation is not None:
+                self.drop_parts(site, incarnation, sequence)
+
+    def keep_part(self, site: str, update: UpdatePart, body: bytes) -> None:
+        """Keep one part of an update until all are there; parts of this site's other updates make room."""
+        with storing(str(self.path)):
+            self._database.execute(
+                "DELETE FROM parts WHERE site = ? AND (incarnation != ? OR sequence != ?)",
+                (site, update.incarnation, update.sequence),
+            )
+            self._database.execute(
+                "INSERT OR IGNORE INTO parts VALUES (?,?,?,?,?)",
+                (site, update.incarnation, update.sequence, update.part, body),
+            )
+
+    def drop_parts(self, site: str, incarnation: bytes, sequence: int) -> None:
+        """Forget the parts of one update."""
+        self._database.execute(
+            "DELETE FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?", (site, incarnation, sequence)
+        )
+
+    def add_version(self, row: VersionRow) -> None:
+        """Add a version."""
+        with storing(str(self.path)):
+            self._database.execute(
+                "INSERT OR IGNORE INTO versions VALUES (?,?,?,?,?,?,?)",
+                (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at),
+            )
+
+    def note_site(self, site: str, **columns: object) -> None:
+        """Update columns of a site's row."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        with storing(str(self.path)):
+            self._database.execute(f"UPDATE sites SET {names} WHERE site = ?", (*columns.values(), site))  # noqa: S608 - names are ours
+
+    def note_presence(self, site: str, *, present: bool, ready: int, at: float, changed: bool) -> None:
+        """Note what the broker says of a site; a change is kept for the report."""
+        self.note_site(site, present=present, ready=ready)
+        if changed:
+            with storing(str(self.path)):
+                self._database.execute("INSERT INTO presence VALUES (?,?,?)", (at, site, present))
+
+    def enrol(self, site: str, key: PublicKey, account: str | None, *, at: float) -> None:
+        """Add a site to the registry; UsageError if it is there with another key."""
+        known = self._database.execute("SELECT public_key FROM sites WHERE site = ?", (site,)).fetchone()
+        if known is not None and known["public_key"] != key.to_text():
+            raise UsageError(f"Site {site} is enrolled with another key; a site's key is never replaced silently.")
+        with storing(str(self.path)):
+            self._database.execute(
+                "INSERT INTO sites (site, public_key, account, added_at) VALUES (?,?,?,?)"
+                " ON CONFLICT (site) DO UPDATE SET account = excluded.account",
+                (site, key.to_text(), account, at),
+            )
+
+    def set_fact(self, name: str, value: bytes) -> None:
+        """Keep a fact of the federation under a name."""
+        with storing(str(self.path)):
+            self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # ---- reading
+
+    def fact(self, name: str) -> bytes | None:
+        """A fact of the federation."""
+        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row["value"])
+
+    def sites(self) -> dict[str, Enrolled]:
+        """The registry."""
+        rows = self._database.execute("SELECT site, public_key, account FROM sites ORDER BY site")
+        return {
+            row["site"]: Enrolled(row["site"], PublicKey.from_text(row["public_key"]), row["account"]) for row in rows
+        }
+
+    def site_rows(self) -> list[sqlite3.Row]:
+        """Everything noted of the sites."""
+        return self._database.execute("SELECT * FROM sites ORDER BY site").fetchall()
+
+    def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:
+        """Sequences accepted, and sequences refused with their reasons."""
+        key = (site, incarnation)
+        accepted = self._database.execute("SELECT sequence FROM updates WHERE site = ? AND incarnation = ?", key)
+        refused = self._database.execute(
+            "SELECT sequence, reason FROM refused WHERE site = ? AND incarnation = ? AND sequence IS NOT NULL", key
+        )
+        return [row["sequence"] for row in accepted], {row["sequence"]: row["reason"] for row in refused}
+
+    def parts(self, site: str, incarnation: bytes, sequence: int) -> set[int]:
+        """The numbers of the parts kept of one update."""
+        rows = self._database.execute(
+            "SELECT part FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?", (site, incarnation, sequence)
+        )
+        return {row["part"] for row in rows}
+
+    def joined(self, site: str, update: UpdatePart, last: bytes) -> bytes:
+        """The kept parts of one update with the one that arrived last, in order."""
+        rows = self._database.execute(
+            "SELECT part, body FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?",
+            (site, update.incarnation, update.sequence),
+        )
+        pieces = {row["part"]: row["body"] for row in rows} | {update.part: last}
+        return b"".join(pieces[part] for part in sorted(pieces))
+
+    def open_buffer(self, after: int) -> list[tuple[str, float]]:
+        """(site, time) of the accepted updates whose ordinal is above `after`, oldest first."""
+        rows = self._database.execute(
+            "SELECT site, accepted_at FROM updates WHERE ordinal > ? ORDER BY ordinal", (after,)
+        )
+        return [(row["site"], row["accepted_at"]) for row in rows]
+
+    def versions(self) -> list[VersionRow]:
+        """All versions, oldest first."""
+        rows = self._database.execute("SELECT * FROM versions ORDER BY version")
+        return [VersionRow(**dict(row)) for row in rows]
+
+    def folded(self, *, after: int, through: int | None = None) -> Iterator[Folded]:
+        """Accepted updates with `after` < ordinal <= `through`, in order, one in memory at a time."""
+        rows = self._database.execute(
+            "SELECT ordinal, site, sequence, staleness, examples, codec, payload FROM updates"
+            " WHERE ordinal > ? AND ordinal <= ? ORDER BY ordinal",
+            (after, through if through is not None else 1 << 62),
+        )
+        for row in rows:
+            yield Folded(**dict(row))
+
+    def last_ordinal(self) -> int:
+        """Ordinal of the newest accepted update, 0 if there is none."""
+        (last,) = self._database.execute("SELECT coalesce(max(ordinal), 0) FROM updates").fetchone()
+        return int(last)
+
+    def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """For status and reports: any reading query."""
+        return self._database.execute(sql, values).fetchall()

@@ -1,0 +1,207 @@
+"""The aggregator without I/O: one event in, state changed, effects out, in the order in which they must happen.
+
+For an update that order is: journal, then ack, then receipt. For a version: snapshot, then journal, then stream, then
+announcement. A kill between any two of these loses nothing: what was not acked comes again and is found in the
+journal; what was not announced is announced at the next start.
+
+The loop reads the journal (kept parts, settled sequences) but never writes it: writing is an effect.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from aggregator.admission import MAX_LEAP, check_fields, measured
+from aggregator.attendance import Attendance
+from aggregator.effects import KeepPart, Refuse, Registry, SetFact
+from aggregator.fold import Fold
+from aggregator.journal import Journal
+from aggregator.publication import MODEL_CODEC, Publication
+from aggregator.rounds import Rounds
+from aggregator.settings import Settings
+from aggregator.settlement import Receipts
+from broker.drive import Ack, Publish, Tick
+from broker.errors import RefusedUpdate, WireError
+from broker.link import Cancelled, Confirmed, Consuming, Declared, Delivery, Down, Inspected, Outgoing, Returned, Up
+from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
+from broker.topology import models_stream, refused_queue
+
+Effects = list[Any]
+
+
+class AggregatorLoop:
+    """See the module's docstring. `fold` stands at the journal's newest version with its open buffer merged."""
+
+    def __init__(self, settings: Settings, party: Party, fold: Fold, journal: Journal, *, rule: str) -> None:
+        self._settings, self._party, self._journal = settings, party, journal
+        self._attendance = Attendance(party.federation, journal.sites(), every_s=settings.presence_s)
+        self._rounds = Rounds(settings, fold, journal, rule=rule)
+        self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
+        self._publication = Publication(party, fold, self._announcement)
+        self._refusals = 0
+        self._now = 0.0
+
+    def deadline(self) -> float | None:
+        """The next time at which something may be due."""
+        times = (self._attendance.deadline(), self._rounds.deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def handle(self, event: Any, now: float) -> Effects:
+        """One event; see broker/drive.py."""
+        self._now = now
+        match event:
+            case Tick():
+                return self._on_tick(now)
+            case Delivery():
+                return self._on_delivery(event, now)
+            case Confirmed(token):
+                self._receipts.left(token)
+                return self._publication.confirmed(event)
+            case Consuming():
+                return self._publication.consuming(event)
+            case Registry(sites):
+                return self._attendance.enrolled(sites)
+            case _:
+                return self._on_link(event, now)
+
+    def _on_link(self, event: Any, now: float) -> Effects:
+        match event:
+            case Up():
+                return [*self._attendance.up(now), *self._republish(), _link_fact("connected", now)]
+            case Down(reason):
+                self._attendance.down()
+                self._receipts.down()
+                return [_link_fact(f"waiting: {reason}", now)]
+            case Returned(token):
+                self._receipts.left(token)
+                self._attendance.repair(now)
+            case Cancelled():
+                self._attendance.repair(now)
+            case Declared(error):
+                effects = self._attendance.declared(error, now)
+                return effects + (self._republish() if effects else [])
+            case Inspected(queues):
+                return self._attendance.seen(queues, now)
+        return []
+
+    def _on_tick(self, now: float) -> Effects:
+        effects = self._attendance.tick(now)
+        started = self._rounds.start(now)
+        if started:
+            effects += started + self._publication.begin()
+        effects += self._close(now)
+        return effects + (self._receipts.leave() if self._attendance.connected else [])
+
+    def _close(self, now: float) -> Effects:
+        closed = self._rounds.close(self._attendance.present, now)
+        return closed + self._publication.begin() if closed else []
+
+    def _republish(self) -> Effects:
+        return self._publication.restart() if self._rounds.started else []
+
+    # ---- what sites send
+
+    def _on_delivery(self, delivery: Delivery, now: float) -> Effects:
+        if delivery.queue == models_stream(self._party.federation):
+            return self._publication.read_back(delivery)
+        site = delivery.queue.removeprefix(f"fq.{self._party.federation}.").removesuffix(".updates")
+        try:
+            message, body = self._open(site, delivery)
+            effects = self._on_message(site, message, body, now)
+        except WireError as error:
+            effects = self._refuse(Refuse(site, None, None, str(error), len(delivery.body), now))
+        return [*effects, Ack(delivery), *self._close(now)]
+
+    def _on_message(self, site: str, message: Message, body: bytes, now: float) -> Effects:
+        match message:
+            case UpdatePart():
+                return self._on_part(site, message, body, now)
+            case Hello():
+                return self._on_hello(site, message, now)
+            case _:
+                raise WireError("A site sends updates and hellos, nothing else.")
+
+    def _open(self, site: str, delivery: Delivery) -> tuple[Message, bytes]:
+        enrolled = self._attendance.sites.get(site)
+        if enrolled is None:
+            raise WireError(f"Site {site} is not enrolled.")
+        if enrolled.account is not None and delivery.user_id != enrolled.account:
+            raise WireError(f"It was published by account {delivery.user_id!r}, not by {enrolled.account!r}.")
+        peer = Peer(self._party.federation, site, enrolled.key)
+        return peer.open(delivery.body, recipients=frozenset({AGGREGATOR}))
+
+    def _on_hello(self, site: str, hello: Hello, now: float) -> Effects:
+        try:
+            effects = self._rounds.greet(site, hello, now)
+        except WireError as error:
+            # It still gets the announcement: the site itself finds that the model differs, and says so to its people.
+            refused = self._refuse(Refuse(site, None, None, str(error), 0, now))
+            return refused + self._publication.announcement_for(site)
+        self._receipts.of(site, hello.incarnation, known=hello.settled)
+        self._receipts.answer(site, hello.nonce)
+        if hello.evicted and self._rounds.started:
+            return effects + self._publication.begin()
+        return effects + self._publication.announcement_for(site)
+
+    def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:
+        settlement = self._receipts.of(site, update.incarnation, known=update.settled)
+        if update.sequence > settlement.through + MAX_LEAP:
+            raise WireError(f"Sequence {update.sequence} leaps over {MAX_LEAP} others.")
+        if update.sequence in settlement:
+            return []
+        try:
+            check_fields(update, self._rounds.terms)
+            payload = self._whole(site, update, body)
+            if payload is None:
+                return [KeepPart(site, update, body)]
+            norm = self._measured(update, payload)
+        except RefusedUpdate as error:
+            settlement.settle(update.sequence, str(error))
+            return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
+        settlement.settle(update.sequence)
+        return [self._rounds.merge(site, update, payload, norm, now)]
+
+    def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
+        """The payload if this part completes it; the other parts are in the journal."""
+        if update.parts == 1:
+            return body
+        kept = self._journal.parts(site, update.incarnation, update.sequence)
+        if len({*kept, update.part}) < update.parts:
+            return None
+        return self._journal.joined(site, update, body)
+
+    def _measured(self, update: UpdatePart, payload: bytes) -> float:
+        if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
+            raise RefusedUpdate("its parts are not the payload that was signed")
+        return measured(update, payload, self._rounds.terms)
+
+    def _refuse(self, refusal: Refuse) -> Effects:
+        """Journal it, and tell people at the console in the broker's refused queue."""
+        self._refusals += 1
+        text = {"site": refusal.site, "sequence": refusal.sequence, "reason": refusal.reason, "bytes": refusal.size}
+        queue, token = refused_queue(self._party.federation), ("refused", self._refusals)
+        return [refusal, Publish(Outgoing("", queue, json.dumps(text).encode(), token, "application/json"))]
+
+    def _announcement(self, *, version: int, digest: bytes, offset: int, parts: int, model_bytes: int) -> Announcement:
+        settings, fold = self._settings, self._rounds.fold
+        return Announcement(
+            task=settings.task,
+            version=version,
+            model_digest=digest,
+            previous_digest=self._rounds.digests.get(version - 1, bytes(32)),
+            layout_digest=fold.layout_digest,
+            parameters=len(fold.model),
+            model_codec=MODEL_CODEC,
+            model_bytes=model_bytes,
+            offset=offset,
+            parts=parts,
+            codec=settings.codec,
+            plan=settings.plan.to_wire(),
+            statistics=self._rounds.statistics or [],
+            training=not settings.versions or version < settings.versions,
+            issued_at=self._now,
+        )
+
+
+def _link_fact(state: str, now: float) -> SetFact:
+    return SetFact("link", json.dumps([state, now]).encode())

@@ -1,0 +1,120 @@
+"""Bringing a version to the sites: its parts into the stream, the offset of part 0 read back, then the announcement.
+
+Confirms carry no offsets, so the aggregator attaches its own consumer at "next" before it writes and waits for its own
+part 0. Parts go out one by one, the next when the last is confirmed: memory holds one encoded model. Versions made
+meanwhile are skipped; the newest goes out next. A lost connection starts the version again, which is harmless.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aggregator.fold import Fold
+from broker.codecs import encode
+from broker.drive import Ack, Cancel, Consume, Publish
+from broker.errors import WireError
+from broker.link import Confirmed, Consuming, Delivery, Outgoing
+from broker.messages import EVERYONE, PART_BYTES, Announcement, ModelPart, Party, Peer, part_count
+from broker.topology import ROUND_FOR_ALL, SiteNames, models_stream, rounds_exchange
+
+MODEL_CODEC: Final = "float32"
+Effects = list[Any]
+
+
+@dataclass
+class _Job:
+    """One version on its way; `offset` is known once part 0 has been read back."""
+
+    attempt: int
+    version: int
+    digest: bytes
+    payload: bytes
+    sent: int = 0
+    confirmed: int = 0
+    offset: int | None = None
+
+    @property
+    def parts(self) -> int:
+        return part_count(len(self.payload))
+
+
+class Publication:
+    """See the module's docstring. `announce` fills in what an announcement needs besides the transfer."""
+
+    def __init__(self, party: Party, fold: Fold, announce: Callable[..., Announcement]) -> None:
+        self._party, self._fold, self._announce = party, fold, announce
+        self._stream = models_stream(party.federation)
+        self._own = Peer(party.federation, party.name, party.key.public)
+        self._job: _Job | None = None
+        self._attempts = 0
+        self.announced: Announcement | None = None
+
+    def begin(self) -> Effects:
+        """Publish the current version, unless one is on its way (then the newest follows it)."""
+        return self.restart() if self._job is None else []
+
+    def restart(self) -> Effects:
+        """Publish the current version from its first part."""
+        payload = encode(MODEL_CODEC, self._fold.model)
+        self._attempts += 1
+        self._job = _Job(self._attempts, self._fold.version, self._fold.digest, payload)
+        return [Cancel(self._stream), Consume(self._stream, 1, "next")]
+
+    def consuming(self, event: Consuming) -> Effects:
+        """The reader is in place: write the first part."""
+        return self._next_part() if event.queue == self._stream and self._job and not self._job.sent else []
+
+    def confirmed(self, event: Confirmed) -> Effects:
+        """A part is safe: write the next, or finish."""
+        job = self._job
+        if job is None or event.token != ("model", job.attempt, job.confirmed):
+            return []
+        job.confirmed += 1
+        return self._next_part() if job.sent < job.parts else self._finish()
+
+    def read_back(self, delivery: Delivery) -> Effects:
+        """Something in the stream: our own part 0 tells its offset."""
+        job = self._job
+        if job is None or job.offset is not None or not self._is_first_part(delivery, job):
+            return [Ack(delivery)]
+        job.offset = delivery.offset
+        return [Ack(delivery), Cancel(self._stream), *self._finish()]
+
+    def announcement_for(self, site: str) -> Effects:
+        """The newest announcement again, for one site."""
+        return (
+            []
+            if self.announced is None
+            else [self._publish(self.announced, site, SiteNames(self._party.federation, site).round_key)]
+        )
+
+    def _is_first_part(self, delivery: Delivery, job: _Job) -> bool:
+        try:
+            message, _ = self._own.open(delivery.body, recipients=frozenset({EVERYONE}))
+        except WireError:
+            return False
+        return isinstance(message, ModelPart) and (message.part, message.model_digest) == (0, job.digest)
+
+    def _next_part(self) -> Effects:
+        job = self._job
+        assert job is not None
+        part, job.sent = job.sent, job.sent + 1
+        body = job.payload[part * PART_BYTES : (part + 1) * PART_BYTES]
+        sealed = self._party.seal(ModelPart(job.version, job.digest, part, job.parts), to=EVERYONE, body=body)
+        return [Publish(Outgoing("", self._stream, sealed, ("model", job.attempt, part)))]
+
+    def _finish(self) -> Effects:
+        job = self._job
+        if job is None or job.offset is None or job.confirmed < job.parts:
+            return []
+        self.announced = self._announce(
+            version=job.version, digest=job.digest, offset=job.offset, parts=job.parts, model_bytes=len(job.payload)
+        )
+        self._job = None
+        effects = [self._publish(self.announced, EVERYONE, ROUND_FOR_ALL)]
+        return effects + (self.restart() if self._fold.version > job.version else [])
+
+    def _publish(self, announcement: Announcement, to: str, routing_key: str) -> Publish:
+        sealed = self._party.seal(announcement, to=to)
+        token = ("announcement", announcement.version, to)
+        return Publish(Outgoing(rounds_exchange(self._party.federation), routing_key, sealed, token))

@@ -1,0 +1,132 @@
+"""When a version is due and what is in it.
+
+A version is published when the buffer is full, or every present site has contributed since the last one, or
+`max_wait_s` has passed with at least one update: neither a missing site nor a large buffer ever holds up the others.
+"""
+
+import json
+from typing import Any
+
+from aggregator.admission import Terms
+from aggregator.effects import Accept, AddVersion, NoteSite, SetFact, Snapshot
+from aggregator.fold import Fold
+from aggregator.journal import Accepted, Journal, VersionRow
+from aggregator.settings import Settings
+from aggregator.strategies import Contribution
+from broker.errors import WireError
+from broker.messages import Hello, UpdatePart
+from broker.statistics import FeatureStatistics
+
+Effects = list[Any]
+
+
+class Rounds:
+    """The fold, the sites that have contributed to its open buffer, and the feature statistics fixed with version 0."""
+
+    def __init__(self, settings: Settings, fold: Fold, journal: Journal, *, rule: str) -> None:
+        self._settings, self.fold, self._rule = settings, fold, rule
+        versions = journal.versions()
+        self.digests = {row.version: row.digest for row in versions}
+        self._ordinal = journal.last_ordinal()
+        open_rows = journal.open_buffer(versions[-1].through_ordinal)
+        self._contributors = {site for site, _ in open_rows}
+        self._oldest: float | None = open_rows[0][1] if open_rows else None
+        known = journal.fact("statistics")
+        self.statistics: list[list[float]] | None = None if known is None else json.loads(known)
+        self._hellos: dict[str, str | None] = {
+            row["site"]: row["statistics"] for row in journal.site_rows() if row["examples"] is not None
+        }
+        self._first_hello: float | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether version 0 has gone out."""
+        return self.statistics is not None
+
+    @property
+    def terms(self) -> Terms:
+        """What updates are held against."""
+        return Terms(self._settings.task, len(self.fold.model), self.digests, self._settings.limits)
+
+    def deadline(self) -> float | None:
+        """When a version, or the start, is due even if nothing arrives."""
+        if not self.started:
+            first = self._first_hello
+            return None if first is None else first + self._settings.start.start_after_s
+        return None if self._oldest is None else self._oldest + self._settings.aggregation.max_wait_s
+
+    def greet(self, site: str, hello: Hello, now: float) -> Effects:
+        """Note a hello; WireError if its model or its statistics do not fit the federation's."""
+        if hello.layout_digest != self.fold.layout_digest or hello.task != self._settings.task:
+            raise WireError(f"Site {site} runs task {hello.task!r} with another model than the federation's.")
+        statistics = self._checked(hello)
+        self._hellos[site] = statistics
+        self._first_hello = now if self._first_hello is None else self._first_hello
+        return [
+            NoteSite(
+                site,
+                (
+                    ("incarnation", hello.incarnation),
+                    ("answers", hello.nonce),
+                    ("settled", hello.settled),
+                    ("examples", hello.examples),
+                    ("statistics", statistics),
+                    ("last_seen", now),
+                ),
+            )
+        ]
+
+    def start(self, now: float) -> Effects:
+        """Fix the statistics once `min_sites` have said hello, or `start_after_s` after the first."""
+        if self.started or self._first_hello is None:
+            return []
+        wanted = self._settings.start
+        if len(self._hellos) < wanted.min_sites and now < self._first_hello + wanted.start_after_s:
+            return []
+        parts = [FeatureStatistics.from_lists(json.loads(one)) for one in self._hellos.values() if one]
+        total = FeatureStatistics.summed(parts)
+        self.statistics = [] if total is None else total.to_lists()
+        return [SetFact("statistics", json.dumps(self.statistics).encode())]
+
+    def merge(self, site: str, update: UpdatePart, payload: bytes, norm: float, now: float) -> Accept:
+        """Merge an admitted update; its staleness is the versions published since its base."""
+        staleness = self.fold.version - update.base_version
+        self.fold.merge(Contribution(site, staleness, update.examples), update.codec, payload)
+        self._ordinal += 1
+        self._contributors.add(site)
+        self._oldest = now if self._oldest is None else self._oldest
+        weight = self.fold.strategy.discount(staleness)
+        return Accept(Accepted(site, update, payload, staleness, weight, norm, now))
+
+    def close(self, present: set[str] | None, now: float) -> Effects:
+        """The next version, if one is due: snapshot first, then the journal."""
+        reason = self._reason_to_close(present, now)
+        if reason is None:
+            return []
+        count = self.fold.buffer.count
+        self.fold.step()
+        self.digests[self.fold.version] = self.fold.digest
+        self._contributors, self._oldest = set(), None
+        row = VersionRow(self.fold.version, self.fold.digest, self._ordinal, count, reason, self._rule, now)
+        return [Snapshot(row.digest, row.version, self.fold.model), AddVersion(row)]
+
+    def _reason_to_close(self, present: set[str] | None, now: float) -> str | None:
+        if self._oldest is None:
+            return None
+        if self.fold.buffer.count >= self.fold.strategy.buffer_size:
+            return "buffer full"
+        if present and present <= self._contributors:
+            return "every present site has contributed"
+        if now >= self._oldest + self._settings.aggregation.max_wait_s:
+            return "max_wait has passed"
+        return None
+
+    def _checked(self, hello: Hello) -> str | None:
+        """The hello's statistics as JSON; WireError if they cannot be added to the others'."""
+        if not hello.statistics:
+            return None
+        features = len(FeatureStatistics.from_lists(hello.statistics).count)
+        others = [len(json.loads(one)[0]) for one in self._hellos.values() if one]
+        if others and features != others[0]:
+            raise WireError(f"It has statistics of {features} features where other sites have {others[0]}.")
+        return json.dumps(hello.statistics)

@@ -1,0 +1,141 @@
+"""The aggregator's settings, and the folder they live in.
+
+FOLDER/aggregator.toml   settings, for people
+FOLDER/aggregator.key    the aggregator's private key (mode 0600)
+FOLDER/broker.url        address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
+FOLDER/journal.db        sites, accepted updates, versions, refusals (SQLite)
+FOLDER/models/           snapshots by digest (safetensors)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from aggregator.staleness import Discount, discount_named
+from aggregator.strategies import Strategy, strategy_named
+from broker.codecs import codec_named
+from broker.settings import load_settings
+from broker.topology import checked_name
+
+Seconds = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What sites are asked to do in a round; each site holds it against its own bounds."""
+
+    steps: AtLeastOne = 50
+    batch_size: AtLeastOne = 32
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+
+    def to_wire(self) -> list[tuple[str, float]]:
+        """Names and numbers, as an announcement carries them."""
+        return [(name, float(value)) for name, value in msgspec.structs.asdict(self).items()]
+
+
+class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How updates become versions, and when. `max_wait_s` publishes what there is, so that nobody waits for ever."""
+
+    strategy: str = "fedbuff"
+    buffer_size: AtLeastOne = 3
+    server_rate: Annotated[float, Meta(gt=0)] = 1.0
+    weighting: Literal["examples", "equal"] = "examples"
+    staleness: str = "polynomial"
+    power: Annotated[float, Meta(ge=0)] = 0.5
+    slope: Annotated[float, Meta(gt=0)] = 10.0
+    grace: Annotated[int, Meta(ge=0)] = 4
+    max_wait_s: Seconds = 3600.0
+
+    def discount(self) -> Discount:
+        """The staleness rule with the options that it knows."""
+        options: dict[str, dict[str, float]] = {
+            "polynomial": {"power": self.power},
+            "hinge": {"slope": self.slope, "grace": self.grace},
+        }
+        return discount_named(self.staleness, **options.get(self.staleness, {}))
+
+    def build(self) -> Strategy:
+        """The strategy with the options that it knows."""
+        options: dict[str, dict[str, object]] = {
+            "fedbuff": {"buffer_size": self.buffer_size, "weighting": self.weighting},
+        }
+        chosen = options.get(self.strategy, {})
+        return strategy_named(self.strategy, discount=self.discount(), server_rate=self.server_rate, **chosen)
+
+
+class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """When version 0 goes out: `min_sites` have said hello, or `start_after_s` has passed since the first hello."""
+
+    min_sites: AtLeastOne = 1
+    start_after_s: Seconds = 600.0
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What an update may be: beyond it, it is refused with a reason."""
+
+    max_norm: Seconds = 1e4
+    max_examples: AtLeastOne = 10_000_000
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """aggregator.toml. `versions` 0 means until stopped; `codec` is what sites are asked to compress with."""
+
+    federation: str
+    task: str
+    codec: str = "int8"
+    versions: Annotated[int, Meta(ge=0)] = 0
+    presence_s: Seconds = 5.0
+    plan: Plan = Plan()
+    aggregation: Aggregation = Aggregation()
+    start: Start = Start()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        checked_name(self.federation, "Federation")
+        codec_named(self.codec)
+        self.aggregation.build()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where an aggregator keeps everything."""
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """aggregator.toml."""
+        return self.path / "aggregator.toml"
+
+    @property
+    def key_file(self) -> Path:
+        """The private key."""
+        return self.path / "aggregator.key"
+
+    @property
+    def url_file(self) -> Path:
+        """The broker's address with its password."""
+        return self.path / "broker.url"
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal."""
+        return self.path / "journal.db"
+
+    @property
+    def models(self) -> Path:
+        """Snapshots."""
+        return self.path / "models"
+
+    def snapshot(self, digest: bytes) -> Path:
+        """The snapshot of the model with this digest."""
+        return self.models / f"{digest.hex()}.safetensors"
+
+    def settings(self) -> Settings:
+        """The settings, validated."""
+        return load_settings(self.settings_file, Settings)

@@ -1,0 +1,62 @@
+"""SQLite as both sides use it: write-ahead log, full synchronisation, one writer, plain column names.
+
+Opening never creates a schema half: it is made in one transaction. `sqlite3.OperationalError` for a full disk becomes
+StorageError, so that a service can wait for room and then do the same transaction again.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.errors import StorageError, UsageError
+
+_BUSY_S = 30.0
+
+
+def open_database(path: Path | str, schema: str, *, version: int) -> sqlite3.Connection:
+    """Open `path` (":memory:" too), creating the schema if it is new; StorageError if it is damaged or of another one.
+
+    The connection is in autocommit mode: transactions are explicit.
+    """
+    try:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        database.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            database.execute(f"PRAGMA {pragma}")
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found == 0:
+            database.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
+        elif found != version:
+            raise StorageError(f"{path} has schema version {found}, this program needs {version}.")
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{path} cannot be opened: {error}.") from error
+    return database
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Open an existing database to look at it while its owner runs; UsageError if there is none."""
+    if not path.is_file():
+        raise UsageError(f"There is no {path}; has this folder been initialised?")
+    try:
+        database = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
+        )
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} cannot be read: {error}.") from error
+    database.row_factory = sqlite3.Row
+    return database
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Turn SQLite's and the system's complaints about the disk into StorageError."""
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise
+        raise StorageError(f"{what} could not be written: {error}.") from error
