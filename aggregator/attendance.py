@@ -48,11 +48,7 @@ class Attendance:
 
     def consume_all(self) -> Effects:
         """Start the consumers, anew where they run."""
-        effects: Effects = []
-        for site in self.sites:
-            queue = SiteNames(self._federation, site).updates
-            effects += [Cancel(queue), Consume(queue, PREFETCH)]
-        return effects
+        return [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in self.sites]
 
     def enrolled(self, sites: Mapping[str, Enrolled]) -> Effects:
         """The registry has changed: follow it."""

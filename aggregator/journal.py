@@ -27,7 +27,7 @@ CREATE TABLE sites (
     incarnation BLOB, answers INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
     examples INTEGER, statistics TEXT, last_seen REAL, present INTEGER, ready INTEGER) WITHOUT ROWID;
 CREATE TABLE updates (
-    ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
+    ordinal INTEGER PRIMARY KEY,
     site TEXT NOT NULL, incarnation BLOB NOT NULL, sequence INTEGER NOT NULL,
     base_version INTEGER NOT NULL, staleness INTEGER NOT NULL, weight REAL NOT NULL,
     examples INTEGER NOT NULL, steps INTEGER NOT NULL, held_out INTEGER NOT NULL, metrics TEXT NOT NULL,
@@ -62,8 +62,9 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An update as admitted: `weight` is s(staleness), `norm` the L2 norm of its delta."""
+    """An update as admitted: its place in the fold, its `weight` s(staleness), the L2 `norm` of its delta."""
 
+    ordinal: int
     site: str
     update: UpdatePart
     payload: bytes
@@ -130,15 +131,19 @@ class Journal:
     # ---- writing, inside a transaction
 
     def accept(self, row: Accepted) -> None:
-        """Add an accepted update and drop its parts. A sequence already there is left as it is."""
+        """Add an accepted update and drop its parts.
+
+        An ordinal or a (site, incarnation, sequence) already there raises sqlite3.IntegrityError: the loop has let a
+        duplicate pass, and stopping is better than counting it.
+        """
         u = row.update
         with storing(str(self.path)):
             self._database.execute(
-                "INSERT OR IGNORE INTO updates (site, incarnation, sequence, base_version, staleness, weight, examples,"
+                "INSERT INTO updates (ordinal, site, incarnation, sequence, base_version, staleness, weight, examples,"
                 " steps, held_out, metrics, norm, codec, payload_digest, payload, made_at, training_s, accepted_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (row.site, u.incarnation, u.sequence, u.base_version, row.staleness, row.weight, u.examples, u.steps,
-                 u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest, row.payload,
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (row.ordinal, row.site, u.incarnation, u.sequence, u.base_version, row.staleness, row.weight,
+                 u.examples, u.steps, u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest, row.payload,
                  u.made_at, u.training_s, row.at),
             )  # fmt: skip
             self.drop_parts(row.site, u.incarnation, u.sequence)
@@ -182,7 +187,7 @@ class Journal:
         """Add a version."""
         with storing(str(self.path)):
             self._database.execute(
-                "INSERT OR IGNORE INTO versions VALUES (?,?,?,?,?,?,?)",
+                "INSERT INTO versions VALUES (?,?,?,?,?,?,?)",
                 (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at),
             )
 

@@ -58,7 +58,7 @@ class Publication:
         payload = encode(MODEL_CODEC, self._fold.model)
         self._attempts += 1
         self._job = _Job(self._attempts, self._fold.version, self._fold.digest, payload)
-        return [Cancel(self._stream), Consume(self._stream, 1, "next")]
+        return [Consume(self._stream, 1, "next")]
 
     def consuming(self, event: Consuming) -> Effects:
         """The reader is in place: write the first part."""
@@ -78,7 +78,7 @@ class Publication:
         if job is None or job.offset is not None or not self._is_first_part(delivery, job):
             return [Ack(delivery)]
         job.offset = delivery.offset
-        return [Ack(delivery), Cancel(self._stream), *self._finish()]
+        return [Cancel(self._stream), *self._finish()]
 
     def announcement_for(self, site: str) -> Effects:
         """The newest announcement again, for one site."""

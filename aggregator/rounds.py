@@ -96,7 +96,7 @@ class Rounds:
         self._contributors.add(site)
         self._oldest = now if self._oldest is None else self._oldest
         weight = self.fold.strategy.discount(staleness)
-        return Accept(Accepted(site, update, payload, staleness, weight, norm, now))
+        return Accept(Accepted(self._ordinal, site, update, payload, staleness, weight, norm, now))
 
     def close(self, present: set[str] | None, now: float) -> Effects:
         """The next version, if one is due: snapshot first, then the journal."""

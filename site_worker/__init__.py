@@ -1,1 +1,1 @@
-"""The worker at a hospital: trains when it can, keeps what it computed in an outbox, publishes it when the link is up."""
+"""The worker at a hospital: trains when it can, keeps what it computed until a receipt has settled it."""

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -61,6 +61,10 @@ class Made:
     payload_bytes: int
     payload: bytes = field(repr=False, default=b"")
 
+    def numbered(self, sequence: int) -> "Made":
+        """The same update with its place in the site's sequence."""
+        return replace(self, sequence=sequence)
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -106,8 +110,8 @@ class Outbox:
         """Keep an update and the residual that follows from it; storing the same sequence again changes nothing."""
         with self._transaction() as database:
             added = database.execute(
-                "INSERT OR IGNORE INTO updates (sequence, base_version, base_digest, examples, steps, held_out, metrics,"
-                " codec, payload_bytes, payload_digest, made_at, training_s) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT OR IGNORE INTO updates (sequence, base_version, base_digest, examples, steps, held_out,"
+                " metrics, codec, payload_bytes, payload_digest, made_at, training_s) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 (made.sequence, made.base_version, made.base_digest, made.examples, made.steps, made.held_out,
                  json.dumps(dict(made.metrics)), made.codec, made.payload_bytes, made.payload_digest, made.made_at,
                  made.training_s),

@@ -1,0 +1,184 @@
+"""The aggregator as a process: threads drive the loop, SQLite keeps its journal, RabbitMQ is its link.
+
+One thread does everything but the network: it takes an event, lets the loop decide, stores, commits once for the
+events that waited together, and only then acks and publishes. A full disk stops it there, visibly, until there is room;
+meanwhile the inbox fills and TCP holds the broker back, so nothing is taken that could not be kept.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from aggregator.effects import (
+    Accept,
+    AddVersion,
+    KeepPart,
+    NotePresence,
+    NoteSite,
+    Refuse,
+    Registry,
+    SetFact,
+    Snapshot,
+    StoreEffect,
+)
+from aggregator.journal import Journal
+from aggregator.loop import AggregatorLoop
+from aggregator.opening import prune_snapshots, restore, rule_text
+from aggregator.settings import Folder
+from broker.drive import Inbox, drive, perform_on
+from broker.errors import StorageError
+from broker.folderlock import sole_process
+from broker.identity import PrivateKey
+from broker.link import Link, LinkEvent
+from broker.messages import AGGREGATOR, Party
+from broker.weights import Layout, save_model
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 16
+DISK_RETRY_S: Final = 2.0
+REGISTRY_S: Final = 2.0
+PRUNE_EVERY: Final = 10
+
+
+class Performer:
+    """Does the loop's effects: stores as they come, in one transaction; the link's only after the commit."""
+
+    def __init__(self, journal: Journal, folder: Folder, layout: Layout, link: Link, stopping: threading.Event) -> None:
+        self._journal, self._folder, self._layout, self._link, self._stopping = journal, folder, layout, link, stopping
+        self._staged: list[Any] = []
+
+    def stage(self, effects: Sequence[Any]) -> None:
+        """See broker/drive.py."""
+        for effect in effects:
+            self._staged.append(effect)
+            if isinstance(effect, StoreEffect):
+                self._until_stored(partial(self._store_first, effect))
+
+    def flush(self) -> None:
+        """See broker/drive.py."""
+        self._until_stored(self._journal.commit)
+        staged, self._staged = self._staged, []
+        for effect in staged:
+            if not isinstance(effect, StoreEffect):
+                perform_on(self._link, effect)
+            else:
+                _log(effect)
+
+    def _store_first(self, effect: StoreEffect) -> None:
+        self._journal.begin()
+        self._store(effect)
+
+    def _until_stored(self, step: Callable[[], None]) -> None:
+        """Do `step`; on a full disk wait for room and do the whole open transaction again."""
+        while True:
+            try:
+                step()
+            except StorageError as error:
+                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - an operator reads a sentence, not a traceback
+                self._journal.rollback()
+                if self._stopping.wait(DISK_RETRY_S):
+                    raise
+                step = self._everything_again
+            else:
+                return
+
+    def _everything_again(self) -> None:
+        self._journal.begin()
+        for effect in self._staged:
+            if isinstance(effect, StoreEffect):
+                self._store(effect)
+        self._journal.commit()
+
+    def _store(self, effect: StoreEffect) -> None:
+        match effect:
+            case Accept(row):
+                self._journal.accept(row)
+            case Refuse():
+                self._journal.refuse(
+                    effect.site, effect.incarnation, effect.sequence,
+                    reason=effect.reason, size=effect.size, at=effect.at,
+                )  # fmt: skip
+            case KeepPart(site, update, body):
+                self._journal.keep_part(site, update, body)
+            case Snapshot(digest, version, model):
+                metadata = {"version": str(version)}
+                save_model(self._folder.snapshot(digest), self._layout, model, metadata=metadata)
+            case AddVersion(row):
+                self._journal.add_version(row)
+                if row.version % PRUNE_EVERY == 0:
+                    prune_snapshots(self._journal, self._folder)
+            case _:
+                self._note(effect)
+
+    def _note(self, effect: NoteSite | NotePresence | SetFact) -> None:
+        match effect:
+            case NoteSite(site, columns):
+                self._journal.note_site(site, **dict(columns))
+            case NotePresence(site, present, ready, at, changed):
+                self._journal.note_presence(site, present=present, ready=ready, at=at, changed=changed)
+            case SetFact(name, value):
+                self._journal.set_fact(name, value)
+
+
+def _log(effect: StoreEffect) -> None:
+    match effect:
+        case Accept(row):
+            log.info("accepted site=%s sequence=%d staleness=%d", row.site, row.update.sequence, row.staleness)
+        case Refuse():
+            log.warning("refused site=%s sequence=%s reason=%s", effect.site, effect.sequence, effect.reason)
+        case AddVersion(row):
+            log.info("version=%d updates=%d reason=%s", row.version, row.updates, row.reason)
+        case NotePresence(changed=True):
+            log.info("site=%s %s", effect.site, "present" if effect.present else "away")
+        case SetFact("link", value):
+            log.info("link %s", json.loads(value)[0])
+
+
+def serve(
+    folder: Folder,
+    make_link: Callable[[Callable[[LinkEvent], None]], Link],
+    stopping: threading.Event,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Run the aggregator of `folder` until `stopping`; LinkRefused if the broker will not have it.
+
+    `make_link` is given the function that takes events.
+    """
+    settings, key = folder.settings(), PrivateKey.load(folder.key_file)
+    with sole_process(folder.path, "The aggregator"):
+        journal = Journal(folder.journal_file)
+        inbox = Inbox()
+        link = make_link(inbox.put)
+        try:
+            layout, fold = restore(journal, folder, settings.aggregation)
+            party = Party(settings.federation, AGGREGATOR, key)
+            loop = AggregatorLoop(settings, party, fold, journal, rule=rule_text(settings.aggregation))
+            watch = threading.Thread(target=_watch_registry, args=(folder, inbox, stopping), daemon=True)
+            performer = Performer(journal, folder, layout, link, stopping)
+            watch.start()
+            link.open()
+            drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock, batch=BATCH)
+        finally:
+            inbox.close()
+            link.close()
+            journal.close()
+
+
+def _watch_registry(folder: Folder, inbox: Inbox, stopping: threading.Event) -> None:
+    """Tell the loop when somebody has enrolled or removed a site in the journal."""
+    journal = Journal(folder.journal_file)
+    known = journal.sites()
+    try:
+        while not stopping.wait(REGISTRY_S):
+            found = journal.sites()
+            if found != known:
+                known = found
+                inbox.put(Registry(found))
+    finally:
+        journal.close()

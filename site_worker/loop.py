@@ -1,0 +1,220 @@
+"""The site worker without I/O: one event in, state changed, effects out, in the order in which they must happen.
+
+A round: an announcement is held unacknowledged, its model fetched, trained from, the update stored in the outbox, and
+only then the announcement acknowledged. A crash before that is a redelivery; a crash after it is an update in the
+outbox. A site trains at most once from a version; after an absence it finds only the newest.
+"""
+
+from typing import Any, Final
+
+from broker.drive import Ack, Cancel, Consume, Tick
+from broker.errors import WireError
+from broker.link import Cancelled, Confirmed, Delivery, Down, Returned, Up
+from broker.messages import EVERYONE, Announcement, Hello, Party, Peer
+from broker.topology import SiteNames, models_stream
+from site_worker.dispatch import Dispatch
+from site_worker.download import Download
+from site_worker.effects import NoteActivity, NoteSeen, Store, Train, Trained, TrainingFailed
+from site_worker.outbox import Made, Outbox
+
+MODEL_PREFETCH: Final = 4
+RETRY_S: Final = 10.0
+LONGEST_RETRY_S: Final = 600.0
+FIRST: Final = "waiting for the first announcement"
+Effects = list[Any]
+
+
+class SiteLoop:
+    """See the module's docstring. The outbox is read at construction only; writing to it is an effect."""
+
+    def __init__(
+        self, party: Party, aggregator: Peer, outbox: Outbox, greeting: Hello, *, probe_s: float = 30.0
+    ) -> None:
+        self._party, self._aggregator, self._greeting = party, aggregator, greeting
+        self._names = SiteNames(party.federation, party.name)
+        self._stream = models_stream(party.federation)
+        self._dispatch = Dispatch(party, aggregator, outbox, greeting, probe_s=probe_s)
+        self._seen = outbox.seen()
+        self._trained = outbox.last_base()
+        self._held: tuple[Delivery, Announcement] | None = None
+        self._download: Download | None = None
+        self._training: Announcement | None = None
+        self._retry_at: float | None = None
+        self._failures = 0
+        self._connected = False
+        self._activity: tuple[str, int | None, str] | None = None
+
+    # ---- the loop's two faces
+
+    def deadline(self) -> float | None:
+        """The next time at which something may be due."""
+        times = [self._dispatch.deadline(), self._retry_at if self._connected else None]
+        times.append(self._download.stalled_at if self._download else None)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle(self, event: Any, now: float) -> Effects:
+        """One event; see broker/drive.py."""
+        effects = self._on(event, now)
+        return effects + self._note_activity(now)
+
+    def _on(self, event: Any, now: float) -> Effects:
+        match event:
+            case Tick():
+                return self._on_tick(now)
+            case Delivery():
+                return self._on_delivery(event, now)
+            case Confirmed(token):
+                return self._dispatch.confirmed(token)
+            case Returned(token, reason):
+                self._dispatch.returned(token, reason, now)
+            case Trained(made, residual):
+                return self._on_trained(made, residual)
+            case TrainingFailed(reason):
+                self._training = None
+                self._fail(reason, now)
+            case _:
+                return self._on_link(event, now)
+        return []
+
+    def _on_link(self, event: Any, now: float) -> Effects:
+        match event:
+            case Up():
+                self._connected, self._retry_at = True, None
+                self._note = "" if self._trained >= 0 else FIRST
+                return [*self._listen(), *self._dispatch.up(now), *self._dispatch.send()]
+            case Down(reason):
+                self._connected, self._held, self._download = False, None, None
+                self._dispatch.down()
+                self._note = f"waiting: {reason}"
+            case Cancelled(_, reason):
+                self._held, self._download = None, None
+                self._fail(reason, now)
+        return []
+
+    def _on_tick(self, now: float) -> Effects:
+        effects = self._dispatch.tick(now)
+        if self._download is not None and now >= self._download.stalled_at:
+            return effects + self._ask_again(now)
+        if self._retry_at is not None and now >= self._retry_at and self._connected:
+            # Consuming anew gives a held announcement back; the broker drops it if a newer one is ready.
+            self._retry_at, self._held = None, None
+            effects += self._listen()
+        return effects
+
+    def _listen(self) -> Effects:
+        return [Consume(self._names.rounds, 1), Consume(self._names.receipts, 1)]
+
+    # ---- announcements
+
+    def _on_delivery(self, delivery: Delivery, now: float) -> Effects:
+        if delivery.queue == self._names.receipts:
+            return self._dispatch.receipt(delivery, now)
+        if delivery.queue == self._stream:
+            return self._on_model_part(delivery, now)
+        try:
+            announcement = self._opened(delivery)
+        except WireError as error:
+            self._fail(f"An announcement was refused: {error}", now)
+            return [Ack(delivery)]
+        self._held = (delivery, announcement)
+        effects: Effects = []
+        if announcement.version > self._seen[0]:
+            self._seen = (announcement.version, announcement.model_digest)
+            effects.append(NoteSeen(*self._seen))
+        return effects + self._begin(now)
+
+    def _opened(self, delivery: Delivery) -> Announcement:
+        """The announcement; WireError if this site must not train from it."""
+        recipients = frozenset({self._party.name, EVERYONE})
+        message, _ = self._aggregator.open(delivery.body, recipients=recipients)
+        if not isinstance(message, Announcement):
+            raise WireError("It is not an announcement.")
+        if message.task != self._greeting.task:
+            raise WireError(f"It asks for task {message.task!r}, this site runs {self._greeting.task!r}.")
+        if message.layout_digest != self._greeting.layout_digest:
+            raise WireError("The federation's model has another layout than this site's task; compare their versions.")
+        if message.version < self._seen[0]:
+            raise WireError(f"It rolls back to version {message.version}; version {self._seen[0]} was announced.")
+        if message.version == self._seen[0] and message.model_digest != self._seen[1]:
+            raise WireError(f"There are two models for version {message.version}; ask the coordinator.")
+        return message
+
+    def _begin(self, now: float) -> Effects:
+        """Start on the held announcement, unless a round is under way or there is nothing to train."""
+        if self._held is None or self._training is not None or self._download is not None:
+            return []
+        delivery, announcement = self._held
+        if not announcement.training or announcement.version <= self._trained:
+            self._held, self._note = None, "" if announcement.training else "the federation has finished"
+            return [Ack(delivery)]
+        try:
+            self._download = Download(announcement, self._aggregator, now=now)
+        except WireError as error:
+            self._held = None
+            self._fail(str(error), now)
+            return [Ack(delivery)]
+        return [Consume(self._stream, MODEL_PREFETCH, announcement.offset)]
+
+    def _on_model_part(self, delivery: Delivery, now: float) -> Effects:
+        download = self._download
+        if download is None:
+            return [Cancel(self._stream)]
+        complete = download.take(delivery, now=now)
+        if download.evicted:
+            return self._ask_again(now)
+        if not complete:
+            return [Ack(delivery)]
+        self._download = None
+        try:
+            model = download.model()
+        except WireError as error:
+            self._fail(str(error), now)
+            return [Cancel(self._stream)]
+        self._training = download.announcement
+        return [Cancel(self._stream), Train(download.announcement, model)]
+
+    def _ask_again(self, now: float) -> Effects:
+        """The model is no longer in the stream: ask for it, and wait for the new announcement."""
+        effects: Effects = [Cancel(self._stream)]
+        if self._held is not None:
+            effects.append(Ack(self._held[0]))
+        self._held, self._download = None, None
+        return effects + self._dispatch.hello(now, evicted=True)
+
+    # ---- training
+
+    def _on_trained(self, made: Made, residual: Any) -> Effects:
+        announcement, self._training = self._training, None
+        assert announcement is not None
+        self._trained, self._failures, self._note = announcement.version, 0, ""
+        numbered = made.numbered(self._dispatch.next_sequence())
+        effects: Effects = [Store(numbered, residual)]
+        effects += self._dispatch.added(numbered.sequence, numbered.payload_bytes)
+        return effects + self._begin(made.made_at)
+
+    def _fail(self, reason: str, now: float) -> None:
+        """Say what is wrong, and try again later with whatever is then the newest announcement."""
+        self._note = reason
+        self._retry_at = now + min(RETRY_S * 2**self._failures, LONGEST_RETRY_S)
+        self._failures += 1
+
+    # ---- what `status` shows
+
+    _note = FIRST
+
+    def _note_activity(self, now: float) -> Effects:
+        """One row when it changes, before anything slow begins."""
+        current = self._state()
+        if current == self._activity:
+            return []
+        self._activity = current
+        return [NoteActivity(*current, now)]
+
+    def _state(self) -> tuple[str, int | None, str]:
+        detail = self._note or self._dispatch.trouble or ""
+        if self._training is not None:
+            return "training", self._training.version, detail
+        if self._download is not None:
+            return "fetching", self._download.announcement.version, detail
+        state = "idle" if self._connected and self._retry_at is None else "waiting"
+        return state, self._trained if self._trained >= 0 else None, detail
