@@ -143,8 +143,8 @@ class Journal:
                 " steps, held_out, metrics, norm, codec, payload_digest, payload, made_at, training_s, accepted_at)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (row.ordinal, row.site, u.incarnation, u.sequence, u.base_version, row.staleness, row.weight,
-                 u.examples, u.steps, u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest, row.payload,
-                 u.made_at, u.training_s, row.at),
+                 u.examples, u.steps, u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest,
+                 row.payload, u.made_at, u.training_s, row.at),
             )  # fmt: skip
             self.drop_parts(row.site, u.incarnation, u.sequence)
 

@@ -36,9 +36,15 @@ def initialise(journal: Journal, folder: Folder, layout: Layout, model: Vector, 
     journal.commit()
 
 
-def restore(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Fold]:
-    """The fold at the journal's newest version, its open buffer merged."""
+def restore(
+    journal: Journal, folder: Folder, aggregation: Aggregation, *, at_version: int | None = None
+) -> tuple[Layout, Fold]:
+    """The fold at the journal's newest version with its open buffer merged, or at an older version."""
     versions = journal.versions()
+    if at_version is not None and not 0 <= at_version < len(versions):
+        raise UsageError(f"There is no version {at_version}; choose 0 to {len(versions) - 1}.")
+    if at_version is not None:
+        versions = versions[: at_version + 1]
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
     layout, fold, position = _newest_snapshot(folder, versions, aggregation)
@@ -47,8 +53,9 @@ def restore(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple
             fold, row, journal.folded(after=versions[row.version - 1].through_ordinal, through=row.through_ordinal)
         )
     fold.strategy = aggregation.build()
-    for update in journal.folded(after=versions[-1].through_ordinal):
-        _merge(fold, update)
+    if at_version is None:
+        for update in journal.folded(after=versions[-1].through_ordinal):
+            _merge(fold, update)
     return layout, fold
 
 

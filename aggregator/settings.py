@@ -17,6 +17,8 @@ from msgspec import Meta
 from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, strategy_named
 from broker.codecs import codec_named
+from broker.plan import OPTIMIZERS, Optimizer
+from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
 
@@ -30,12 +32,14 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     steps: AtLeastOne = 50
     batch_size: AtLeastOne = 32
     learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
 
     def to_wire(self) -> list[tuple[str, float]]:
         """Names and numbers, as an announcement carries them."""
-        return [(name, float(value)) for name, value in msgspec.structs.asdict(self).items()]
+        fields = msgspec.structs.asdict(self) | {"optimizer": OPTIMIZERS.index(self.optimizer)}
+        return [(name, float(value)) for name, value in fields.items()]
 
 
 class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -94,6 +98,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     aggregation: Aggregation = Aggregation()
     start: Start = Start()
     limits: Limits = Limits()
+    tls: Tls = Tls()
 
     def __post_init__(self) -> None:
         checked_name(self.federation, "Federation")

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.codecs import CODECS, decoded, encode
-from broker.errors import WireError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
@@ -32,6 +31,7 @@ class LocalRounds:
     def __init__(self, settings: Settings, task: Task, *, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._task, self._clock = settings, task, clock
         self._trainer: tuple[list[list[float]], Trainer] | None = None
+        self.task_name = task.name
         self.layout = Layout.of(initial_weights(task))
 
     def greeting(self) -> Hello:
@@ -96,12 +96,4 @@ class LocalRounds:
         for name, most in {**limits, "learning_rate": bounds.max_learning_rate}.items():
             if asked.get(name, 0.0) > most:
                 raise TrainingError(f"The plan asks for {name} {asked[name]:g}, this site allows {most:g} at most.")
-        return _plan_of(asked)
-
-
-def _plan_of(asked: dict[str, float]) -> Plan:
-    whole = {"steps", "batch_size"}
-    try:
-        return Plan(**{name: int(value) if name in whole else value for name, value in asked.items()})  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise WireError(f"The plan cannot be run: {error}.") from error
+        return Plan.from_numbers(asked)

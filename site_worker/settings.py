@@ -14,6 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from broker.codecs import codec_named
+from broker.errors import UsageError
+from broker.identity import PublicKey
+from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
 
@@ -38,22 +41,33 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     site: str
     task: str
-    federation: str = ""
-    aggregator_key: str = ""
     codec: str = ""
     seed: int = 0
     threads: AtLeastOne = 1
     step_delay_s: Annotated[float, Meta(ge=0)] = 0.0
     probe_s: Positive = 30.0
     bounds: Bounds = Bounds()
+    tls: Tls = Tls()
     options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         checked_name(self.site, "Site")
-        if self.federation:
-            checked_name(self.federation, "Federation")
         if self.codec:
             codec_named(self.codec)
+
+
+class Joined(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """join.toml, from the coordinator: the federation, its task, and the key its aggregator signs with."""
+
+    federation: str
+    site: str
+    task: str
+    aggregator_key: str
+    broker_url: str = ""
+
+    def __post_init__(self) -> None:
+        checked_name(self.federation, "Federation")
+        PublicKey.from_text(self.aggregator_key)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,17 @@ class Folder:
     def outbox_file(self) -> Path:
         """The outbox."""
         return self.path / "outbox.db"
+
+    @property
+    def join_file(self) -> Path:
+        """join.toml."""
+        return self.path / "join.toml"
+
+    def joined(self) -> Joined:
+        """The federation; UsageError if the site has not joined one yet."""
+        if not self.join_file.is_file():
+            raise UsageError(f"{self.path} has joined no federation yet; run: fedqueue site join {self.path} JOIN_FILE")
+        return load_settings(self.join_file, Joined, environ={})
 
     def settings(self) -> Settings:
         """The settings, validated."""

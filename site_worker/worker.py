@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import torch
+
 from broker.drive import Inbox, drive, perform_on
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
@@ -33,7 +35,7 @@ from site_worker.effects import (
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Outbox
 from site_worker.rounds import LocalRounds
-from site_worker.settings import Folder, Settings
+from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
 from site_worker.training import Stopped
 
@@ -45,10 +47,8 @@ DISK_RETRY_S: Final = 2.0
 class Performer:
     """Does the loop's effects: stores at once, everything else at `flush`."""
 
-    def __init__(
-        self, party: Party, task_name: str, rounds: LocalRounds, outbox: Outbox, link: Link, inbox: Inbox
-    ) -> None:
-        self._party, self._task_name, self._rounds = party, task_name, rounds
+    def __init__(self, party: Party, rounds: LocalRounds, outbox: Outbox, *, link: Link, inbox: Inbox) -> None:
+        self._party, self._rounds = party, rounds
         self._outbox, self._link, self._inbox = outbox, link, inbox
         self._names = SiteNames(party.federation, party.name)
         self._later: list[Any] = []
@@ -119,7 +119,7 @@ class Performer:
             self._inbox.put(Confirmed(token))
             return
         fields = UpdatePart(
-            task=self._task_name,
+            task=self._rounds.task_name,
             incarnation=self._outbox.incarnation,
             sequence=made.sequence,
             base_version=made.base_version,
@@ -165,20 +165,28 @@ def work(
     *,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Run the worker of `folder` until `stopping`; LinkRefused if the broker will not have it."""
-    settings, key = _joined(folder), PrivateKey.load(folder.key_file)
+    """Run the worker of `folder` until `stopping`; LinkRefused if the broker will not have it.
+
+    `make_link` is given the function that takes events.
+    """
+    settings, joined, key = folder.settings(), folder.joined(), PrivateKey.load(folder.key_file)
     with sole_process(folder.path, "The site worker"):
         outbox = Outbox(folder.outbox_file)
         try:
             outbox.note_activity("starting", None, "", at=clock())
+            torch.set_num_threads(settings.threads)
             task = load_task(settings.task, settings.options)
+            if task.name != joined.task:
+                raise UsageError(
+                    f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}."
+                )
             rounds = LocalRounds(settings, task, clock=clock)
-            party = Party(settings.federation, settings.site, key)
-            peer = Peer(settings.federation, AGGREGATOR, PublicKey.from_text(settings.aggregator_key))
+            party = Party(joined.federation, settings.site, key)
+            peer = Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key))
             loop = SiteLoop(party, peer, outbox, rounds.greeting(), probe_s=settings.probe_s)
             inbox = Inbox()
             link = make_link(inbox.put)
-            performer = Performer(party, task.name, rounds, outbox, link, inbox)
+            performer = Performer(party, rounds, outbox, link=link, inbox=inbox)
             try:
                 link.open()
                 drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock)
@@ -189,12 +197,3 @@ def work(
             outbox.note_activity("stopped", None, "", at=clock())
         finally:
             outbox.close()
-
-
-def _joined(folder: Folder) -> Settings:
-    settings = folder.settings()
-    if not settings.federation or not settings.aggregator_key:
-        raise UsageError(
-            f"{folder.path} has not joined a federation; run 'fedqueue site join {folder.path} JOIN_FILE'."
-        )
-    return settings

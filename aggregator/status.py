@@ -1,0 +1,114 @@
+"""What the journal says of a federation: for `status`, for the live view, for reports. Reads only."""
+
+import json
+import sqlite3
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from aggregator.settings import Folder
+from broker.database import open_readonly
+from broker.folderlock import running_process
+
+SiteState = Literal["away", "idle", "training", "behind"]
+BEHIND_AFTER: Final = 5
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update."""
+
+    site: str
+    state: SiteState
+    base: int | None
+    staleness: int | None
+    accepted: int
+    refused: int
+    last_seen: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The federation as of now. `link` is the service's own word on its connection."""
+
+    federation: str
+    running: bool
+    link: str
+    version: int
+    started: bool
+    buffered: int
+    accepted: int
+    refused: int
+    sites: tuple[SiteStatus, ...]
+
+    def to_json(self) -> str:
+        """For programs."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def read_status(folder: Folder) -> Status:
+    """The status of the aggregator in `folder`, running or not."""
+    settings = folder.settings()
+    database = open_readonly(folder.journal_file)
+    try:
+        version = _one(database, "SELECT max(version) FROM versions")
+        through = _one(database, "SELECT max(through_ordinal) FROM versions")
+        link = _one(database, "SELECT value FROM facts WHERE name = 'link'")
+        running = running_process(folder.path) is not None
+        return Status(
+            federation=settings.federation,
+            running=running,
+            link=json.loads(link)[0] if running and link else "not running",
+            version=version,
+            started=_one(database, "SELECT count(*) FROM facts WHERE name = 'statistics'") > 0,
+            buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
+            accepted=_one(database, "SELECT count(*) FROM updates"),
+            refused=_one(database, "SELECT count(*) FROM refused"),
+            sites=tuple(_site(database, row, version) for row in database.execute("SELECT * FROM sites ORDER BY site")),
+        )
+    finally:
+        database.close()
+
+
+def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
+    """The newest refusals, oldest of them first."""
+    database = open_readonly(path)
+    try:
+        rows = database.execute(
+            "SELECT at, site, sequence, reason, bytes FROM refused ORDER BY id DESC LIMIT ?", (last,)
+        ).fetchall()
+    finally:
+        database.close()
+    return [dict(row) for row in reversed(rows)]
+
+
+def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int) -> SiteStatus:
+    newest = database.execute(
+        "SELECT base_version, staleness FROM updates WHERE site = ? ORDER BY ordinal DESC LIMIT 1", (row["site"],)
+    ).fetchone()
+    base = None if newest is None else newest["base_version"]
+    return SiteStatus(
+        site=row["site"],
+        state=_state(row, base, version),
+        base=base,
+        staleness=None if newest is None else newest["staleness"],
+        accepted=_one(database, "SELECT count(*) FROM updates WHERE site = ?", row["site"]),
+        refused=_one(database, "SELECT count(*) FROM refused WHERE site = ?", row["site"]),
+        last_seen=row["last_seen"],
+    )
+
+
+def _state(row: sqlite3.Row, base: int | None, version: int) -> SiteState:
+    """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
+    if not row["present"]:
+        return "away"
+    if row["examples"] is None or (base is not None and base >= version):
+        return "idle"
+    if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
+        return "behind"
+    return "training"
+
+
+def _one(database: sqlite3.Connection, sql: str, *values: object) -> Any:
+    row = database.execute(sql, values).fetchone()
+    return None if row is None else row[0]

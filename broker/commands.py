@@ -1,0 +1,34 @@
+"""How every command of fedqueue ends: a mistake in one sentence and an exit code, never in a traceback."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from broker.errors import FedqueueError
+
+STOPPED = 130  # what a shell gives for a program that Ctrl-C ended
+
+
+def run_cli(group: click.Command, argv: Sequence[str] | None = None, *, prog_name: str | None = None) -> int:
+    """Run `group` on `argv` (the process's own if None) and return the exit code: `sys.exit(run_cli(cli))`."""
+    try:
+        result = group.main(args=argv, prog_name=prog_name, standalone_mode=False)
+    except FedqueueError as error:
+        return _said(f"error: {error}", error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _said(error.format_message(), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):  # click turns Ctrl-C into Abort
+        return _said("stopped", STOPPED)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _said(text: str, code: int) -> int:
+    click.echo(text, err=True)
+    return code

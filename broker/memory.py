@@ -1,0 +1,286 @@
+"""The in-memory broker and its link: RabbitMQ's observable behaviour without a network, a thread or a clock.
+
+It is for tests and the simulator, so it is deterministic: an effect is carried out, and what follows from it is
+handed to the `deliver` functions concerned, before the call returns. `deliver` never runs under the lock; what it
+causes for its own link comes after it, never inside it. Faults are methods of `MemoryBroker`.
+"""
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from broker.link import (
+    Cancelled,
+    Confirmed,
+    Consuming,
+    Declared,
+    Delivery,
+    Down,
+    Inspected,
+    LinkEvent,
+    Offset,
+    Outgoing,
+    QueueState,
+    Returned,
+    Up,
+)
+from broker.memory_queues import Consumer, Message, MessageQueue, Store, Stream
+from broker.topology import Binding, Queue, Topology
+
+
+class MemoryBroker:
+    """Exchanges, queues, streams and the links between which messages go. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._links: dict[MemoryLink, None] = {}
+        self._exchanges: set[str] = set()
+        self._declared: dict[str, Queue] = {}
+        self._stores: dict[str, Store] = {}
+        self._bindings: dict[Binding, None] = {}
+        self._tags = itertools.count(1)
+
+    def depth(self, queue: str) -> int:
+        """Ready messages in `queue`; 0 if there is no such queue."""
+        with self._lock:
+            store = self._stores.get(queue)
+            return 0 if store is None else len(store)
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete `queue` with all messages in it; its consumers are cancelled."""
+        with self.turn():
+            self._stores.pop(queue, None)
+            self._declared.pop(queue, None)
+            self._bindings = {binding: None for binding in self._bindings if binding.queue != queue}
+            for link in self._links:
+                if link.consumers.pop(queue, None):
+                    link.outbox.append(Cancelled(queue, f"The queue {queue} was deleted."))
+
+    def purge(self, queue: str) -> None:
+        """Lose all ready messages of `queue`."""
+        with self.turn():
+            if store := self._stores.get(queue):
+                store.purge()
+
+    def duplicate(self, queue: str) -> None:
+        """Publish the newest ready message of `queue` again, as a link does when a confirm was lost."""
+        with self.turn():
+            if store := self._stores.get(queue):
+                store.append_copy()
+
+    def disconnect(self, link: "MemoryLink", reason: str = "The connection was cut.") -> None:
+        """Cut a link: its unacked deliveries go back, it is told `Down` and stays so until `reconnect`."""
+        with self.turn():
+            if link.connected:
+                link.connected = False
+                self.release(link)
+                link.outbox.append(Down(reason))
+
+    def reconnect(self, link: "MemoryLink") -> None:
+        """Let a link back in: it is told `Up`, and its waiting publishes go out."""
+        with self.turn():
+            if link in self._links and not link.connected:
+                link.connected = True
+                link.outbox.append(Up())
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Change state under the lock, publish what can go out now, then hand over events without the lock."""
+        with self._lock:
+            yield
+            for link in self._links:
+                self._flush(link)
+        self._hand_over()
+
+    def join(self, link: "MemoryLink") -> None:
+        """Connect a link for the first time. For `MemoryLink`, within a turn, like all below."""
+        self._links[link] = None
+        link.connected = True
+        link.outbox.append(Up())
+
+    def leave(self, link: "MemoryLink") -> None:
+        """End a link without a word to it."""
+        self._links.pop(link, None)
+        self.release(link)
+
+    def release(self, link: "MemoryLink") -> None:
+        """End all consumers of a link."""
+        for queue in list(link.consumers):
+            self.detach(link, queue)
+
+    def attach(self, link: "MemoryLink", consumer: Consumer, offset: Offset | None) -> None:
+        """Start a consumer, in place of the link's former one of this queue."""
+        self.detach(link, consumer.queue)
+        store = self._stores.get(consumer.queue)
+        if store is None:
+            link.outbox.append(Cancelled(consumer.queue, f"There is no queue {consumer.queue}."))
+            return
+        link.consumers[consumer.queue] = consumer
+        link.outbox.append(Consuming(consumer.queue))
+        store.attach(consumer, offset)
+
+    def detach(self, link: "MemoryLink", queue: str) -> None:
+        """End the link's consumer of `queue`, if it has one, with the deliveries it has not seen yet."""
+        if consumer := link.consumers.pop(queue, None):
+            for event in [one for one in link.outbox if isinstance(one, Delivery) and one.queue == queue]:
+                link.outbox.remove(event)
+            self._stores[queue].detach(consumer)
+
+    def settle(self, link: "MemoryLink", delivery: Delivery) -> None:
+        """Forget an acked message; its consumer has credit for another."""
+        consumer = link.consumers.get(delivery.queue)
+        if consumer and isinstance(delivery.tag, int) and consumer.unacked.pop(delivery.tag, None):
+            self._stores[delivery.queue].dispatch()
+
+    def state_of(self, queue: str) -> QueueState | None:
+        """What `inspect` reports."""
+        store = self._stores.get(queue)
+        return None if store is None else QueueState(ready=len(store), consumers=len(store.consumers))
+
+    def declare(self, topology: Topology) -> str | None:
+        """Declare what is missing; the error is one sentence, as in `Declared`."""
+        self._exchanges |= {exchange.name for exchange in topology.exchanges}
+        for queue in topology.queues:
+            if queue.name not in self._stores:
+                kind = Stream if queue.kind == "stream" else MessageQueue
+                self._stores[queue.name] = kind(queue.arguments, self._tags)
+                self._declared[queue.name] = queue
+            elif self._declared[queue.name].arguments != queue.arguments:
+                return f"The queue {queue.name} exists with other arguments; delete it, or declare it as it is."
+        for binding in topology.bindings:
+            if binding.queue not in self._stores or binding.exchange not in self._exchanges:
+                return f"There is no queue {binding.queue} or no exchange {binding.exchange} to bind."
+            self._bindings[binding] = None
+        return None
+
+    def _flush(self, link: "MemoryLink") -> None:
+        """Publish what the link holds, in order, until a queue is full."""
+        while link.connected and link.held:
+            message = link.held[0]
+            stores = self._routed(message)
+            if any(store.refusing for store in stores):
+                return
+            link.held.popleft()
+            for store in stores:
+                store.append(Message(message.body, link.user))
+            settled = Confirmed(message.token) if stores else Returned(message.token, self._unroutable(message))
+            link.outbox.append(settled)
+
+    def _routed(self, message: Outgoing) -> list[Store]:
+        """The queues that take a message, each once."""
+        if message.exchange == "":
+            names = {message.routing_key: None} if message.routing_key in self._stores else {}
+        else:
+            names = {
+                binding.queue: None
+                for binding in self._bindings
+                if binding.exchange == message.exchange and topic_matches(binding.key, message.routing_key)
+            }
+        return [self._stores[name] for name in names]
+
+    def _unroutable(self, message: Outgoing) -> str:
+        if message.exchange and message.exchange not in self._exchanges:
+            return f"There is no exchange {message.exchange}."
+        return f"No queue takes messages of exchange {message.exchange!r} with key {message.routing_key!r}."
+
+    def _hand_over(self) -> None:
+        """Deliver events one at a time, each link's in order; a link that is inside its `deliver` waits its turn."""
+        while (due := self._next_due()) is not None:
+            link, event = due
+            try:
+                link.deliver(event)
+            finally:
+                with self._lock:
+                    link.busy = False
+
+    def _next_due(self) -> "tuple[MemoryLink, LinkEvent] | None":
+        with self._lock:
+            link = next((one for one in self._links if one.outbox and not one.busy), None)
+            if link is None:
+                return None
+            link.busy = True
+            return link, link.outbox.popleft()
+
+
+class MemoryLink:
+    """A `Link` over a `MemoryBroker`; `user` is the account stamped on what it publishes.
+
+    A second `consume` of a queue replaces the first. Commands other than `publish` are dropped while not connected.
+    """
+
+    def __init__(self, broker: MemoryBroker, deliver: Callable[[LinkEvent], None], *, user: str = "memory") -> None:
+        self.deliver = deliver
+        self.user = user
+        self.connected = False
+        self.busy = False
+        self.outbox: deque[LinkEvent] = deque()
+        self.held: deque[Outgoing] = deque()
+        self.consumers: dict[str, Consumer] = {}
+        self._broker = broker
+        self._opened = False
+
+    def open(self) -> None:
+        """Connect, once."""
+        with self._broker.turn():
+            if not self._opened:
+                self._opened = True
+                self._broker.join(self)
+
+    def consume(self, queue: str, *, prefetch: int = 1, offset: Offset | None = None) -> None:
+        """See `Link.consume`."""
+        with self._broker.turn():
+            if self.connected:
+                self._broker.attach(self, Consumer(queue, prefetch, self.outbox.append), offset)
+
+    def cancel(self, queue: str) -> None:
+        """See `Link.cancel`."""
+        with self._broker.turn():
+            self._broker.detach(self, queue)
+
+    def publish(self, message: Outgoing) -> None:
+        """See `Link.publish`."""
+        with self._broker.turn():
+            self.held.append(message)
+
+    def ack(self, delivery: Delivery) -> None:
+        """See `Link.ack`."""
+        with self._broker.turn():
+            self._broker.settle(self, delivery)
+
+    def inspect(self, queues: Iterable[str]) -> None:
+        """See `Link.inspect`."""
+        with self._broker.turn():
+            if self.connected:
+                self.outbox.append(Inspected({queue: self._broker.state_of(queue) for queue in queues}))
+
+    def declare(self, topology: Topology) -> None:
+        """See `Link.declare`."""
+        with self._broker.turn():
+            if self.connected:
+                self.outbox.append(Declared(self._broker.declare(topology)))
+
+    def close(self) -> None:
+        """See `Link.close`."""
+        with self._broker.turn():
+            self.connected = False
+            self._opened = True
+            self._broker.leave(self)
+            self.outbox.clear()
+            self.held.clear()
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    """Whether a binding's pattern takes a routing key: `*` stands for one word, `#` for any number of words."""
+    if "*" not in pattern and "#" not in pattern:
+        return pattern == key
+    return _words_match(pattern.split("."), key.split("."))
+
+
+def _words_match(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(_words_match(pattern[1:], words[start:]) for start in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and _words_match(pattern[1:], words[1:])

@@ -1,0 +1,110 @@
+"""What every long-running command shares: stopping on a signal, logging, and the link to the configured broker."""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+
+from broker.errors import LinkError, LinkRefused
+from broker.link import Declared, Denied, Down, Link, LinkEvent, Up
+from broker.rabbit import RabbitLink
+from broker.settings import read_secret
+from broker.topology import Topology
+
+URL_VARIABLE: Final = "FEDQUEUE_BROKER_URL"
+LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
+
+
+class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Table `[tls]` of a settings file: certificate files for an amqps:// address; "" means none."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+def link_maker(url_file: Path, tls: Tls, *, name: str) -> Callable[[Callable[[LinkEvent], None]], Link]:
+    """A function that makes the link to the configured broker; the URL comes from the environment or `url_file`."""
+    url = read_secret(url_file, URL_VARIABLE, "The broker's address")
+    return lambda deliver: RabbitLink(
+        url,
+        deliver,
+        name=name,
+        ca_file=_path(tls.ca_file),
+        cert_file=_path(tls.cert_file),
+        key_file=_path(tls.key_file),
+    )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+@contextlib.contextmanager
+def until_signalled() -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; the second one falls through to the default."""
+    stopping = threading.Event()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """One line an event; the libraries' own chatter stays out, since the link says in one sentence what is wrong."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def declare_topology(url: str, topology: Topology, *, tls: Tls | None = None, timeout_s: float = 30.0) -> None:
+    """Declare at set-up; LinkRefused or LinkError in one sentence if the broker will not or cannot."""
+    changed = threading.Condition()
+    events: list[LinkEvent] = []
+
+    def deliver(event: LinkEvent) -> None:
+        with changed:
+            events.append(event)
+            changed.notify_all()
+
+    files = tls or Tls()
+    link = RabbitLink(
+        url, deliver, name="fedqueue set-up",
+        ca_file=_path(files.ca_file), cert_file=_path(files.cert_file), key_file=_path(files.key_file),
+    )  # fmt: skip
+    link.open()
+    try:
+        with changed:
+            changed.wait_for(lambda: any(isinstance(event, Up | Denied) for event in events), timeout_s)
+            _raise_unless_up(events)
+        link.declare(topology)
+        with changed:
+            changed.wait_for(lambda: any(isinstance(event, Declared) for event in events), timeout_s)
+    finally:
+        link.close()
+    answers = [event.error for event in events if isinstance(event, Declared)]
+    if not answers or answers[0] is not None:
+        raise LinkError(answers[0] if answers and answers[0] else "The broker did not answer in time; try again.")
+
+
+def _raise_unless_up(events: list[LinkEvent]) -> None:
+    for event in events:
+        if isinstance(event, Denied):
+            raise LinkRefused(event.reason)
+    if not any(isinstance(event, Up) for event in events):
+        reasons = [event.reason for event in events if isinstance(event, Down)]
+        raise LinkError(reasons[-1] if reasons else "The broker does not answer; is it running?")

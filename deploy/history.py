@@ -1,0 +1,174 @@
+"""What happened in a run, as plain values: filled from journal and outboxes, read by the report and the live view.
+
+Times named `at`, `started` and `accepted_at` are unix seconds; `seconds` are durations. Names and reasons come from
+other machines and are untrusted text: `printable` makes them safe to print, escaping is the printer's own duty.
+"""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+SiteState = Literal["away", "idle", "training", "behind"]
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One line of the live view. `staleness` is that of the site's last accepted update."""
+
+    site: str
+    state: SiteState
+    trains_from: int | None
+    staleness: int | None
+    accepted: int
+    waiting: int
+    refused: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An accepted update: trained from `base_version`, part of `version`."""
+
+    site: str
+    sequence: int
+    base_version: int
+    version: int
+    staleness: int
+    weight: float
+    examples: int
+    accepted_at: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model version, why it was published then, and how many updates are in it."""
+
+    version: int
+    at: float
+    reason: str
+    updates: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A site's evaluation of an announced version on its own `rows` held-out rows."""
+
+    site: str
+    version: int
+    metrics: dict[str, float]
+    rows: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A message that was not admitted; `site` and `sequence` are None where it could not be read."""
+
+    site: str | None
+    sequence: int | None
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A site was away from `start` to `end` because of `why`, e.g. "killed"."""
+
+    site: str
+    start: float
+    end: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where every update that was sent is now."""
+
+    sent: int
+    accepted: int
+    refused: int
+    waiting: int
+    lost: int
+    doubled: int
+
+    @property
+    def line(self) -> str:
+        """The account in one line."""
+        return (
+            f"sent {self.sent} = accepted {self.accepted} + refused {self.refused} + waiting {self.waiting}; "
+            f"lost {self.lost}, counted twice {self.doubled}"
+        )
+
+    @property
+    def balanced(self) -> bool:
+        """Nothing lost, nothing counted twice, and the sum is right."""
+        return self.lost == self.doubled == 0 and self.sent == self.accepted + self.refused + self.waiting
+
+
+@dataclass(frozen=True)
+class History:
+    """A whole run. `table` compares ways of training by `metric`: ("NY alone", 0.79), ("federated", 0.864), ..."""
+
+    federation: str
+    started: float
+    seconds: float
+    sites: tuple[SiteRow, ...]
+    merged: tuple[Merged, ...]
+    published: tuple[Published, ...]
+    evaluated: tuple[Evaluated, ...]
+    refusals: tuple[Refusal, ...]
+    absences: tuple[Absence, ...]
+    ledger: Ledger
+    table: tuple[tuple[str, float], ...]
+    metric: str = "auc"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every site that appears anywhere: those of `sites` in their order, then the others by name."""
+        known = [row.site for row in self.sites]
+        events: tuple[Merged | Evaluated | Absence, ...] = (*self.merged, *self.evaluated, *self.absences)
+        seen = {event.site for event in events}
+        return (*dict.fromkeys(known), *sorted(seen - set(known)))
+
+    @property
+    def scores(self) -> dict[str, dict[int, tuple[float, int]]]:
+        """Per site (as in `names`) and version: value of `metric` and held-out rows; a value not finite is left out."""
+        found: dict[str, dict[int, tuple[float, int]]] = {site: {} for site in self.names}
+        for one in self.evaluated:
+            value = one.metrics.get(self.metric, math.nan)
+            if math.isfinite(value) and one.rows > 0:
+                found[one.site][one.version] = (value, one.rows)
+        return {site: dict(sorted(by_version.items())) for site, by_version in found.items() if by_version}
+
+
+def mean_by_version(scores: dict[str, dict[int, tuple[float, int]]]) -> list[tuple[int, float]]:
+    """The mean over sites, weighted by rows, per version; a site that skipped a version counts with its last score.
+
+    Sites see only the newest announcement, so most skip versions. Averaging whoever happened to answer would make the
+    curve jump whenever the company changes.
+    """
+    changes: dict[int, list[tuple[str, float, int]]] = {}
+    for site, by_version in scores.items():
+        for version, (value, rows) in by_version.items():
+            changes.setdefault(version, []).append((site, value, rows))
+    latest: dict[str, tuple[float, int]] = {}
+    curve = []
+    for version in sorted(changes):
+        latest.update({site: (value, rows) for site, value, rows in changes[version]})
+        total = sum(rows for _, rows in latest.values())
+        curve.append((version, sum(value * rows for value, rows in latest.values()) / total))
+    return curve
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control, format or surrogate characters, which steer terminals and break files."""
+    joined = " ".join(text.split())
+    return "".join("\ufffd" if unicodedata.category(sign) in {"Cc", "Cf", "Cs", "Cn"} else sign for sign in joined)
+
+
+def every(items: Sequence[object], budget: int) -> int:
+    """The smallest n such that every n-th of `items` is at most `budget` of them."""
+    return max(1, math.ceil(len(items) / budget))

@@ -1,0 +1,218 @@
+"""`fedqueue site`: describe a hospital's task, join a federation, run the worker, look at what left the hospital."""
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from broker.commands import run_cli
+from broker.errors import StorageError, UsageError
+from broker.identity import PrivateKey
+from broker.serving import link_maker, log_to_stderr, until_signalled
+from broker.settings import load_settings, write_secret
+from broker.topology import checked_name
+from broker.weights import Layout, save_model
+from site_worker.settings import Folder, Joined
+from site_worker.status import Status, read_outbox, read_status
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+SITE_TOML = """\
+# One hospital's worker. Times are in seconds. Any value outside a table can be overridden by the environment,
+# for example FEDQUEUE_STEP_DELAY_S=0.1.
+site = "{site}"
+task = "{task}"    # module:function installed at this hospital
+codec = ""             # "": what the aggregator asks for; or float32, int8
+seed = 0
+threads = 1            # processor threads that training may use
+step_delay_s = 0.0     # a pause after every step, to spare a machine that others use
+probe_s = 30.0         # how long a published update may go unanswered before the worker asks
+
+[bounds]               # what an announcement may ask of this hospital
+max_steps = 100000
+max_batch_size = 65536
+max_learning_rate = 10.0
+
+[options]              # given to the task's function
+"""
+
+
+@click.group()
+def cli() -> None:
+    """The worker at a hospital: trains when it can, keeps what it computed until a receipt has settled it."""
+
+
+@cli.command()
+@FOLDER
+@click.option("--site", required=True, help="Name of the hospital, such as 'NY'.")
+@click.option("--task", required=True, help="The task as module:function.")
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the task; repeat for more."
+)
+def init(folder: Path, site: str, task: str, options: tuple[str, ...]) -> None:
+    """Make FOLDER with settings and this site's own key, and print what the coordinator needs.
+
+    \b
+    Example:
+      fedqueue site init ny --site NY --task site_worker.tasks.clinics:clinic --option clinic=NY
+    """
+    place = Folder(folder)
+    if place.settings_file.exists():
+        raise UsageError(f"{folder} holds a site already; choose another folder.")
+    checked_name(site, "Site")
+    text = SITE_TOML.format(site=site, task=task) + "".join(_option(one) for one in options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place.settings_file.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{folder} could not be written: {error.strerror}.") from error
+    key = PrivateKey.generate()
+    key.save(place.key_file)
+    click.echo(f"Site {site}. Send the coordinator this line, and read them the fingerprint by telephone:")
+    click.echo(key.public.to_text())
+    click.echo(f"fingerprint {key.public.fingerprint}", err=True)
+
+
+def _option(text: str) -> str:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise UsageError(f"Option {text!r} must read NAME=VALUE.")
+    return f"{name} = {_toml(value)}\n"
+
+
+def _toml(value: str) -> str:
+    """Numbers and true/false as themselves, everything else as a string."""
+    try:
+        parsed = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return json.dumps(value)
+    return value if isinstance(parsed, int | float) else json.dumps(value)
+
+
+@cli.command("init-model")
+@FOLDER
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+def init_model(folder: Path, out: Path) -> None:
+    """Write version 0 of this site's task as a safetensors file, for 'fedqueue aggregator init'.
+
+    \b
+    Example:
+      fedqueue site init-model ny --out model.safetensors
+    """
+    from site_worker.tasks.task import load_task  # noqa: PLC0415 - torch is imported by the commands that need it
+    from site_worker.training import initial_weights  # noqa: PLC0415
+
+    settings = Folder(folder).settings()
+    task = load_task(settings.task, settings.options)
+    weights = initial_weights(task)
+    layout = Layout.of(weights)
+    save_model(out, layout, layout.flatten(weights), metadata={"task": task.name, "version": "0"})
+    click.echo(f"Wrote {layout.size} parameters of task {task.name!r} to {out}.")
+
+
+@cli.command()
+@FOLDER
+@click.argument("join_file", type=click.Path(path_type=Path))
+def join(folder: Path, join_file: Path) -> None:
+    """Join the federation of JOIN_FILE, which the coordinator made with 'fedqueue aggregator add-site'.
+
+    \b
+    Example:
+      fedqueue site join ny NY.join.toml
+    """
+    place = Folder(folder)
+    joined = load_settings(join_file, Joined, environ={})
+    if joined.site != place.settings().site:
+        raise UsageError(f"{join_file} is for site {joined.site}, but {folder} is site {place.settings().site}.")
+    if joined.broker_url:
+        write_secret(place.url_file, joined.broker_url)
+    kept = [(name, value) for name, value in msgspec.structs.asdict(joined).items() if name != "broker_url"]
+    place.join_file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in kept))
+    click.echo(f"Site {joined.site} joins federation {joined.federation}; start it with: fedqueue site run {folder}")
+
+
+@cli.command()
+@FOLDER
+@click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")
+def run(folder: Path, *, verbose: bool) -> None:
+    """Run the worker of FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
+
+    \b
+    Example:
+      fedqueue site run ny -v
+    """
+    from site_worker.worker import work  # noqa: PLC0415 - torch is imported by the commands that need it
+
+    log_to_stderr(verbose=verbose)
+    place = Folder(folder)
+    settings = place.settings()
+    name = f"fedqueue {place.joined().federation} {settings.site}"
+    with until_signalled() as stopping:
+        work(place, link_maker(place.url_file, settings.tls, name=name), stopping)
+
+
+@cli.command()
+@FOLDER
+@AS_JSON
+def status(folder: Path, *, as_json: bool) -> None:
+    """Show what the worker is doing and what became of its updates.
+
+    \b
+    Example:
+      fedqueue site status ny
+    """
+    found = read_status(Folder(folder))
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else _status_text(found))
+
+
+def _status_text(found: Status) -> str:
+    version = "" if found.version is None else f", version {found.version}"
+    detail = f": {found.detail}" if found.detail else ""
+    running = "running" if found.running else "not running"
+    return (
+        f"site {found.site} ({running}): {found.state}{version}{detail}\n"
+        f"updates: {found.accepted} accepted, {found.waiting} waiting, {found.refused} refused"
+    )
+
+
+@cli.command()
+@FOLDER
+@click.option("--last", default=20, show_default=True, help="How many of the newest updates.")
+@AS_JSON
+def outbox(folder: Path, last: int, *, as_json: bool) -> None:
+    """List the updates that this site made, and what became of each.
+
+    \b
+    Example:
+      fedqueue site outbox ny --last 5
+    """
+    rows = read_outbox(Folder(folder).outbox_file, last=last)
+    click.echo(json.dumps(rows, indent=2) if as_json else _outbox_text(rows))
+
+
+def _outbox_text(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "The outbox is empty: nothing was computed yet."
+    lines = [f"{'update':>6} {'base':>6} {'examples':>9} {'bytes':>10}  made                  state"]
+    for row in rows:
+        made = datetime.fromtimestamp(row["made_at"], tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        sent = "published, waiting for the receipt" if row["published"] else "waiting to be published"
+        state = sent if row["state"] == "waiting" else f"{row['state']} {row['reason'] or ''}".rstrip()
+        numbers = f"{row['sequence']:>6} {row['base_version']:>6} {row['examples']:>9} {row['payload_bytes']:>10}"
+        lines.append(f"{numbers}  {made}  {state}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_cli(cli, prog_name="fedqueue site")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

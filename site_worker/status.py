@@ -1,0 +1,60 @@
+"""What the outbox says of a site: for `status`, for the live view, for the ledger. Reads only, needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.database import open_readonly
+from broker.folderlock import running_process
+from site_worker.settings import Folder
+
+
+@dataclass(frozen=True)
+class Status:
+    """A site as its own worker last noted. `state` is starting, waiting, idle, fetching, training or stopped."""
+
+    site: str
+    running: bool
+    state: str
+    version: int | None
+    detail: str
+    since: float
+    waiting: int
+    accepted: int
+    refused: int
+
+
+def read_status(folder: Folder) -> Status:
+    """The status of the worker in `folder`, running or not."""
+    running = running_process(folder.path) is not None
+    database = open_readonly(folder.outbox_file)
+    try:
+        activity = database.execute("SELECT * FROM activity").fetchone()
+        counts = dict(database.execute("SELECT state, count(*) FROM updates GROUP BY state").fetchall())
+    finally:
+        database.close()
+    return Status(
+        site=folder.settings().site,
+        running=running,
+        state=activity["state"] if running and activity else "stopped",
+        version=activity["version"] if activity else None,
+        detail=activity["detail"] if running and activity else "",
+        since=activity["since"] if activity else 0.0,
+        waiting=counts.get("waiting", 0),
+        accepted=counts.get("accepted", 0),
+        refused=counts.get("refused", 0),
+    )
+
+
+def read_outbox(path: Path, *, last: int) -> list[dict[str, Any]]:
+    """The newest updates of an outbox, oldest of them first, without their payloads."""
+    database = open_readonly(path)
+    try:
+        rows = database.execute(
+            "SELECT sequence, base_version, examples, steps, codec, payload_bytes, made_at, training_s, published,"
+            " state, reason FROM updates ORDER BY sequence DESC LIMIT ?",
+            (last,),
+        ).fetchall()
+    finally:
+        database.close()
+    return [dict(row) for row in reversed(rows)]

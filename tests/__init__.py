@@ -1,0 +1,1 @@
+"""Tests of fedqueue, in the order of its packages."""
