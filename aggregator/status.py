@@ -64,7 +64,10 @@ def read_status(folder: Folder) -> Status:
             buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
             accepted=_one(database, "SELECT count(*) FROM updates"),
             refused=_one(database, "SELECT count(*) FROM refused"),
-            sites=tuple(_site(database, row, version) for row in database.execute("SELECT * FROM sites ORDER BY site")),
+            sites=tuple(
+                _site(database, row, version, finished=bool(settings.versions) and version >= settings.versions)
+                for row in database.execute("SELECT * FROM sites ORDER BY site")
+            ),
         )
     finally:
         database.close()
@@ -82,14 +85,14 @@ def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
     return [dict(row) for row in reversed(rows)]
 
 
-def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int) -> SiteStatus:
+def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, finished: bool) -> SiteStatus:
     newest = database.execute(
         "SELECT base_version, staleness FROM updates WHERE site = ? ORDER BY ordinal DESC LIMIT 1", (row["site"],)
     ).fetchone()
     base = None if newest is None else newest["base_version"]
     return SiteStatus(
         site=row["site"],
-        state=_state(row, base, version),
+        state=_state(row, base, version, finished=finished),
         base=base,
         staleness=None if newest is None else newest["staleness"],
         accepted=_one(database, "SELECT count(*) FROM updates WHERE site = ?", row["site"]),
@@ -98,11 +101,11 @@ def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int) -> SiteS
     )
 
 
-def _state(row: sqlite3.Row, base: int | None, version: int) -> SiteState:
+def _state(row: sqlite3.Row, base: int | None, version: int, *, finished: bool) -> SiteState:
     """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
     if not row["present"]:
         return "away"
-    if row["examples"] is None or (base is not None and base >= version):
+    if row["examples"] is None or finished or (base is not None and base >= version):
         return "idle"
     if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
         return "behind"

@@ -26,11 +26,12 @@ WIRE_VERSION: Final = 1
 PART_BYTES: Final = 4 << 20
 MAX_HEADER_BYTES: Final = 1 << 20
 MAX_MESSAGE_BYTES: Final = PART_BYTES + MAX_HEADER_BYTES + 1024
+MAX_LIST: Final = 100_000
 AGGREGATOR: Final = "aggregator"
 T = TypeVar("T")
 _SIGNED_PREFIX: Final = b"fedqueue message 1\x00"
 
-Name = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")]
+Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}\Z")]  # "$" would let a newline follow
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Incarnation = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -127,8 +128,8 @@ class Receipt(Fields, frozen=True):
 
     incarnation: Incarnation
     through: Count
-    beyond: Annotated[list[Positive], Meta(max_length=100_000)]
-    refused: Annotated[list[tuple[Positive, Annotated[str, Meta(max_length=400)]]], Meta(max_length=100_000)]
+    beyond: Annotated[list[Positive], Meta(max_length=MAX_LIST)]
+    refused: Annotated[list[tuple[Positive, Annotated[str, Meta(max_length=400)]]], Meta(max_length=MAX_LIST)]
     answers: Count
 
 
@@ -201,7 +202,7 @@ class Peer:
         envelope = _envelope(data)
         if not self.key.verifies(envelope.signature, _SIGNED_PREFIX + envelope.header):
             raise WireError(f"The signature is not by the key enrolled for {self.name}.")
-        header = _convert(_unpack(envelope.header, "header"), _Header, "header")
+        header = _convert(_unpack(envelope.header, "header", longest=MAX_LIST), _Header, "header")
         if header.federation != self.federation:
             raise WireError(f"The message is for federation {header.federation!r}, not {self.federation!r}.")
         if header.sender != self.name:
@@ -234,7 +235,7 @@ def part_count(payload_bytes: int) -> int:
 def _envelope(data: bytes) -> _Envelope:
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"A message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}.")
-    envelope = _convert(_unpack(data, "message"), _Envelope, "message")
+    envelope = _convert(_unpack(data, "message", longest=4), _Envelope, "message")
     if envelope.version != WIRE_VERSION:
         raise WireError(f"The message speaks wire version {envelope.version}, this side version {WIRE_VERSION}.")
     if len(envelope.header) > MAX_HEADER_BYTES:
@@ -242,16 +243,17 @@ def _envelope(data: bytes) -> _Envelope:
     return envelope
 
 
-def _unpack(data: bytes, what: str) -> Any:
+def _unpack(data: bytes, what: str, *, longest: int) -> Any:
+    """No list may be longer than `longest`: msgpack makes room for what a list declares before it has seen it."""
     try:
-        return msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=True, max_map_len=0, max_ext_len=0)
+        return msgpack.unpackb(data, raw=False, max_array_len=longest, max_map_len=0, max_ext_len=0)
     except Exception as error:  # the parser is total: whatever msgpack says of foreign bytes, they are refused
         raise WireError(f"The {what} is not msgpack within limits ({type(error).__name__}).") from error
 
 
 def _convert(value: Any, kind: type[T], what: str) -> T:
     try:
-        return msgspec.convert(value, type=kind, strict=True)
+        return msgspec.convert(value, type=kind, strict=True, builtin_types=(bytes,))  # else base64 text passes for bytes
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
         raise WireError(f"The {what} breaks its schema: {error}.") from error
 

@@ -8,11 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, cast
 
 import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ConnectionWrongStateError
 from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
 
 from broker.errors import LinkError, LinkRefused
@@ -114,13 +114,22 @@ class Lifeline:
             raise trouble
 
     def _connect_and_serve(self) -> None:
-        connection = pika.BlockingConnection(self._parameters)
+        connection = _connect(self._parameters)
         self._connection = connection
         try:
             self._session(connection)
         finally:
             self._connection = None
             _hang_up(connection)
+
+
+def _connect(parameters: pika.ConnectionParameters) -> pika.BlockingConnection:
+    """A connection, open. pika misses a loss in the very step in which it opens, and would never free its sockets."""
+    connection = pika.BlockingConnection(parameters)
+    if connection.is_closed:
+        cast("Any", connection)._cleanup()
+        raise ConnectionWrongStateError
+    return connection
 
 
 def _hang_up(connection: pika.BlockingConnection) -> None:

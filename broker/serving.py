@@ -49,12 +49,10 @@ def _path(text: str) -> Path | None:
 
 @contextlib.contextmanager
 def until_signalled() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets; the second one falls through to the default."""
+    """An event that SIGTERM or Ctrl-C sets, however often: whoever waits for it ends in order."""
     stopping = threading.Event()
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if stopping.is_set():
-            signal.signal(number, signal.SIG_DFL)
+    def stop(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

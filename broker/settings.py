@@ -40,8 +40,8 @@ def _override(values: dict[str, Any], kind: type[msgspec.Struct], environ: Mappi
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             for inner in msgspec.structs.fields(field.type):
                 text = environ.get(f"{PREFIX}{field.name}__{inner.name}".upper())
-                if text is not None:
-                    merged.setdefault(field.name, {})[inner.name] = text
+                if text is not None and isinstance(table := merged.setdefault(field.name, {}), dict):
+                    table[inner.name] = text
         elif (text := environ.get(f"{PREFIX}{field.name}".upper())) is not None:
             merged[field.name] = text
     return merged

@@ -27,7 +27,7 @@ class FeatureStatistics:
         """Statistics of `rows`, shape (n, features); NaN means not observed."""
         seen = ~np.isnan(rows)
         values = np.where(seen, rows, 0.0).astype(np.float64)
-        return cls(seen.sum(axis=0).astype(np.float64), values.sum(axis=0), np.square(values).sum(axis=0))
+        return cls(seen.sum(axis=0).astype(np.float64), _column_sums(values), _column_sums(np.square(values)))
 
     @classmethod
     def summed(cls, parts: Iterable["FeatureStatistics"]) -> "FeatureStatistics | None":
@@ -65,7 +65,16 @@ class FeatureStatistics:
 
     @property
     def std(self) -> Vector:
-        """Population standard deviation, 1 where it is 0 or nothing was observed, so that one may divide by it."""
+        """Population standard deviation, 1 where it is 0 or nothing was observed, so that one may divide by it.
+
+        Below a millionth of the mean it is rounding: the difference of two large numbers that should be equal.
+        """
         variance = self.squares / np.maximum(self.count, 1.0) - np.square(self.mean)
         spread = np.sqrt(np.maximum(variance, 0.0))
-        return np.where(spread > 1e-9, spread, 1.0)
+        return np.where(spread > np.maximum(1e-9, 1e-6 * np.abs(self.mean)), spread, 1.0)
+
+
+def _column_sums(values: Vector) -> Vector:
+    """Sums over rows, each along contiguous memory: numpy then adds pairwise, which keeps rounding to a few bits."""
+    sums: Vector = np.ascontiguousarray(values.T).sum(axis=1)
+    return sums

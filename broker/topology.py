@@ -14,7 +14,8 @@ from typing import Final, Literal
 from broker.errors import UsageError
 
 NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
-RESERVED: Final = frozenset({"all", "models", "refused", "rounds", "updates"})
+# Parts of queue names and keys, the aggregator's own name and account, and the recipient that means all sites.
+RESERVED: Final = frozenset({"aggregator", "all", "everyone", "models", "refused", "rounds", "updates"})
 
 # RabbitMQ 4.x drops a message after 20 deliveries unless told otherwise. A crash while training is a redelivery, and a
 # hospital that crashes nightly must still find its announcement.

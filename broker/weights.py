@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -74,7 +75,7 @@ class Layout:
 
     def flatten(self, weights: Mapping[str, NDArray[np.float32]]) -> Vector:
         """`weights` as one vector; WireError if names, shapes or dtypes differ from the layout."""
-        if Layout.of(weights) != self:
+        if tuple(Tensor(name, weights[name].shape, str(weights[name].dtype)) for name in sorted(weights)) != self.tensors:
             raise WireError("The weights do not have the federation's layout (names, shapes or dtypes differ).")
         vector = np.empty(self.size, dtype=np.float32)
         for tensor, place in self._slices():
@@ -106,7 +107,8 @@ def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(f"The model could not be written to {path}: {error}.") from error
 
 
@@ -118,6 +120,8 @@ def load_model(path: Path) -> tuple[Layout, Vector]:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path} is not a readable safetensors file: {error}.") from error
+    except (TypeError, AttributeError, KeyError) as error:  # how safetensors says that numpy has no such number
+        raise UsageError(f"{path} holds bfloat16 or float8, but shared tensors must be float32.") from error
     layout = Layout.of(weights)
     return layout, layout.flatten(weights)
 

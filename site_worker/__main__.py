@@ -8,39 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from broker.commands import run_cli
-from broker.errors import StorageError, UsageError
-from broker.identity import PrivateKey
 from broker.serving import link_maker, log_to_stderr, until_signalled
-from broker.settings import load_settings, write_secret
-from broker.topology import checked_name
 from broker.weights import Layout, save_model
-from site_worker.settings import Folder, Joined
+from site_worker.joining import create, parsed_option
+from site_worker.joining import join as take_join_file
+from site_worker.settings import Folder
 from site_worker.status import Status, read_outbox, read_status
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-
-SITE_TOML = """\
-# One hospital's worker. Times are in seconds. Any value outside a table can be overridden by the environment,
-# for example FEDQUEUE_STEP_DELAY_S=0.1.
-site = "{site}"
-task = "{task}"    # module:function installed at this hospital
-codec = ""             # "": what the aggregator asks for; or float32, int8
-seed = 0
-threads = 1            # processor threads that training may use
-step_delay_s = 0.0     # a pause after every step, to spare a machine that others use
-probe_s = 30.0         # how long a published update may go unanswered before the worker asks
-
-[bounds]               # what an announcement may ask of this hospital
-max_steps = 100000
-max_batch_size = 65536
-max_learning_rate = 10.0
-
-[options]              # given to the task's function
-"""
 
 
 @click.group()
@@ -62,37 +40,10 @@ def init(folder: Path, site: str, task: str, options: tuple[str, ...]) -> None:
     Example:
       fedqueue site init ny --site NY --task site_worker.tasks.clinics:clinic --option clinic=NY
     """
-    place = Folder(folder)
-    if place.settings_file.exists():
-        raise UsageError(f"{folder} holds a site already; choose another folder.")
-    checked_name(site, "Site")
-    text = SITE_TOML.format(site=site, task=task) + "".join(_option(one) for one in options)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        place.settings_file.write_text(text)
-    except OSError as error:
-        raise StorageError(f"{folder} could not be written: {error.strerror}.") from error
-    key = PrivateKey.generate()
-    key.save(place.key_file)
-    click.echo(f"Site {site}. Send the coordinator this line, and read them the fingerprint by telephone:")
-    click.echo(key.public.to_text())
-    click.echo(f"fingerprint {key.public.fingerprint}", err=True)
-
-
-def _option(text: str) -> str:
-    name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise UsageError(f"Option {text!r} must read NAME=VALUE.")
-    return f"{name} = {_toml(value)}\n"
-
-
-def _toml(value: str) -> str:
-    """Numbers and true/false as themselves, everything else as a string."""
-    try:
-        parsed = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return json.dumps(value)
-    return value if isinstance(parsed, int | float) else json.dumps(value)
+    public = create(Folder(folder), site=site, task=task, options=dict(parsed_option(one) for one in options))
+    click.echo(f"Site {site}; its fingerprint, to read to the coordinator by telephone: {public.fingerprint}")
+    click.echo("Send the coordinator this line:")
+    click.echo(public.to_text())
 
 
 @cli.command("init-model")
@@ -126,14 +77,7 @@ def join(folder: Path, join_file: Path) -> None:
     Example:
       fedqueue site join ny NY.join.toml
     """
-    place = Folder(folder)
-    joined = load_settings(join_file, Joined, environ={})
-    if joined.site != place.settings().site:
-        raise UsageError(f"{join_file} is for site {joined.site}, but {folder} is site {place.settings().site}.")
-    if joined.broker_url:
-        write_secret(place.url_file, joined.broker_url)
-    kept = [(name, value) for name, value in msgspec.structs.asdict(joined).items() if name != "broker_url"]
-    place.join_file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in kept))
+    joined = take_join_file(Folder(folder), join_file)
     click.echo(f"Site {joined.site} joins federation {joined.federation}; start it with: fedqueue site run {folder}")
 
 

@@ -116,7 +116,7 @@ class SiteLoop:
         except WireError as error:
             self._fail(f"An announcement was refused: {error}", now)
             return [Ack(delivery)]
-        self._held = (delivery, announcement)
+        self._held, self._note = (delivery, announcement), ""
         effects: Effects = []
         if announcement.version > self._seen[0]:
             self._seen = (announcement.version, announcement.model_digest)

@@ -143,12 +143,12 @@ class Outbox:
     def next_nonce(self, nonce: int) -> None:
         """Keep the number of the newest hello: it only grows, also over restarts."""
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO facts VALUES ('nonce', ?)", (str(nonce),))
+            database.execute("INSERT OR REPLACE INTO facts VALUES ('nonce', ?)", (str(nonce).encode(),))
 
     def note_seen(self, version: int, digest: bytes) -> None:
         """Keep the highest version that was announced with a valid signature, and its digest."""
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO facts VALUES ('seen', ?)", (f"{version} {digest.hex()}",))
+            database.execute("INSERT OR REPLACE INTO facts VALUES ('seen', ?)", (f"{version} {digest.hex()}".encode(),))
 
     def note_activity(self, state: str, version: int | None, detail: str, *, at: float) -> None:
         """Keep what the worker is doing, for `status`."""

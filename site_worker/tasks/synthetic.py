@@ -39,9 +39,9 @@ def tiny(site: int = 0, rows: int = 64, features: int = 4, seed: int = 0) -> Tas
 
 def synthetic(parameters: int = 1_000_000, seed: int = 0, site: int = 0, rows: int = 256) -> Task:
     """A three-layer network of about `parameters` parameters on few rows: updates of real size, cheap to make."""
-    width = int((-(INPUTS + 3) + math.sqrt((INPUTS + 3) ** 2 + 4 * parameters)) / 2)
+    width = int((-(INPUTS + 3) + math.sqrt((INPUTS + 3) ** 2 + 4 * (parameters - 1))) / 2)
     if width < 1:
-        raise UsageError(f"A synthetic model of {parameters} parameters is too small; choose at least {INPUTS + 4}.")
+        raise UsageError(f"A synthetic model of {parameters} parameters is too small; choose at least {INPUTS + 5}.")
 
     def split(_: FeatureStatistics | None) -> Split:
         x, y = _drawn(site, rows, INPUTS, seed)
@@ -59,10 +59,10 @@ def _network(width: int) -> Callable[[], nn.Module]:
 
 
 def _drawn(site: int, rows: int, features: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    truth = np.random.default_rng(seed).normal(size=features)
-    random = np.random.default_rng([seed, site])
+    truth = np.random.default_rng([seed, 0]).normal(size=features)
+    random = np.random.default_rng([seed, site + 1])
     x = random.normal(size=(rows, features)) + random.normal(scale=0.5, size=features)
-    chance = 1 / (1 + np.exp(-2 * (x @ truth)))
+    chance = 1 / (1 + np.exp(-4 * (x @ truth) / np.linalg.norm(truth)))
     return x, (random.random(rows) < chance).astype(np.float64)[:, None]
 
 
