@@ -22,7 +22,19 @@ from aggregator.settings import Settings
 from aggregator.settlement import Receipts
 from broker.drive import Ack, Publish, Tick
 from broker.errors import RefusedUpdate, WireError
-from broker.link import Cancelled, Confirmed, Consuming, Declared, Delivery, Down, Inspected, Outgoing, Returned, Up
+from broker.link import (
+    Cancelled,
+    Confirmed,
+    Consuming,
+    Declared,
+    Delivery,
+    Down,
+    Inspected,
+    Outgoing,
+    Returned,
+    Stuck,
+    Up,
+)
 from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
 from broker.topology import models_stream, refused_queue
 
@@ -38,6 +50,7 @@ class AggregatorLoop:
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
         self._publication = Publication(party, fold, self._announcement)
+        self._trouble: dict[str, str | None] = {}
         self._refusals = 0
         self._now = 0.0
 
@@ -67,11 +80,13 @@ class AggregatorLoop:
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
             case Up():
-                return [*self._attendance.up(now), *self._republish(), _link_fact("connected", now)]
+                return [*self._attendance.up(now), *self._republish(), self._link_fact(now, down=None)]
             case Down(reason):
                 self._attendance.down()
                 self._receipts.down()
-                return [_link_fact(f"waiting: {reason}", now)]
+                return [self._link_fact(now, down=reason)]
+            case Stuck(reason):
+                return [self._link_fact(now, stuck=reason)]
             case Returned(token):
                 self._receipts.left(token)
                 self._attendance.repair(now)
@@ -202,6 +217,8 @@ class AggregatorLoop:
             issued_at=self._now,
         )
 
-
-def _link_fact(state: str, now: float) -> SetFact:
-    return SetFact("link", json.dumps([state, now]).encode())
+    def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
+        """What `status` shows: consuming and publishing can each be in trouble."""
+        self._trouble |= trouble
+        reasons = [reason for reason in self._trouble.values() if reason]
+        return SetFact("link", json.dumps([f"waiting: {reasons[0]}" if reasons else "connected", now]).encode())

@@ -5,27 +5,25 @@ No secret is taken from the command line, where every user of the machine could 
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import click
-import pika
-import pika.exceptions
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from broker.accounts import Management
+from broker.checks import Check, check_broker
 from broker.commands import run_cli
-from broker.errors import FedqueueError, UsageError
+from broker.errors import UsageError
 from broker.install import ensure_rabbitmq
 from broker.node import Node
+from broker.rabbit_address import Address
 
 PASSWORD_VARIABLE: Final = "FEDQUEUE_BROKER_PASSWORD"  # noqa: S105 - the variable's name
 URL_VARIABLE: Final = "FEDQUEUE_BROKER_URL"
-OLDEST, NEWEST = (3, 10), (4, sys.maxsize)
 
 
 def default_folder() -> Path:
@@ -107,9 +105,10 @@ def install() -> None:
 
 @cli.command()
 @FOLDER
-@click.option("--url", help=f"Check an existing broker at this AMQP address, with the password in ${PASSWORD_VARIABLE}.")
+@click.option("--url", help=f"Check the broker at this AMQP address; its password is in ${PASSWORD_VARIABLE}.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Certificate authority of an amqps:// address.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(folder: Path, url: str | None, as_json: bool) -> int:
+def status(folder: Path, url: str | None, ca_file: Path | None, as_json: bool) -> int:
     """Show the broker of FOLDER and its queues; or, with --url or $FEDQUEUE_BROKER_URL, check an existing broker.
 
     Exits with 1 if the broker does not run or a check fails.
@@ -119,9 +118,9 @@ def status(folder: Path, url: str | None, as_json: bool) -> int:
       fedqueue broker status
       FEDQUEUE_BROKER_PASSWORD=... fedqueue broker status --url amqps://admin@broker.example.org/
     """
-    url = url or os.environ.get(URL_VARIABLE)
-    if url:
-        return _show_checks(check_broker(_with_password(url)), as_json=as_json)
+    asked = _asked(url)
+    if asked:
+        return _show_checks(check_broker(Address.parse(asked, ca_file=ca_file)), as_json=as_json)
     return _show_node(Node.open(folder), as_json=as_json)
 
 
@@ -176,3 +175,33 @@ def _show_queues(queues: list[dict[str, Any]]) -> None:
     for queue in queues:
         name = f"{queue['vhost']} {queue['name']}"
         click.echo(f"{name:{width}}  {queue['ready']:>8} {queue['unacked']:>8} {queue['consumers']:>9}")
+
+
+def _asked(url: str | None) -> str | None:
+    """The address to check, its password taken from the environment; None if this is about our own node."""
+    if url is None:
+        return os.environ.get(URL_VARIABLE)
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise UsageError(f"A password on the command line is no secret: leave it out and set ${PASSWORD_VARIABLE}.")
+    account, _, host = parts.netloc.rpartition("@")
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if not account or password is None:
+        raise UsageError(f"Name the account in --url, as in amqps://ACCOUNT@HOST/VHOST, and set ${PASSWORD_VARIABLE}.")
+    return parts._replace(netloc=f"{account}:{quote(password, safe='')}@{host}").geturl()
+
+
+def _show_checks(checks: Iterable[Check], *, as_json: bool) -> int:
+    """One line a check, as it comes; 1 if one failed."""
+    seen = []
+    for check in checks:
+        seen.append(check)
+        if not as_json:
+            click.echo(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in seen], indent=2))
+    return 0 if all(check.passed for check in seen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(cli, prog_name="fedqueue broker"))

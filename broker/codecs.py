@@ -24,6 +24,7 @@ CHUNK: Final = 1 << 18
 BLOCK: Final = 4096
 MAX_WINDOW: Final = 1 << 23
 _LENGTH: Final = struct.Struct("<I")
+_LARGEST_SCALE: Final = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))  # 127 of it are finite
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def _shuffle(values: Vector) -> bytes:
 
 def _unshuffle(packed: bytes, count: int) -> Vector:
     planes = np.frombuffer(packed, dtype=np.uint8).reshape(4, count)
-    return np.ascontiguousarray(planes.T).view("<f4").reshape(count).astype(np.float32, copy=False)
+    return planes.T.copy().view("<f4").reshape(count).astype(np.float32, copy=False)
 
 
 def _blocks(count: int) -> int:
@@ -56,7 +57,7 @@ def _quantise(values: Vector) -> bytes:
     padded = np.zeros(_blocks(len(values)) * BLOCK, dtype=np.float32)
     padded[: len(values)] = values
     rows = padded.reshape(-1, BLOCK)
-    scales = np.maximum(rows.max(axis=1), -rows.min(axis=1)) / np.float32(127)
+    scales = np.minimum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / np.float32(127), _LARGEST_SCALE)
     scales[scales < np.finfo(np.float32).tiny] = 0  # not exact to divide by; error feedback keeps what is left
     np.divide(rows, scales[:, None], out=rows, where=scales[:, None] > 0)
     levels = np.clip(np.rint(rows, out=rows), -127, 127, out=rows).astype(np.int8)

@@ -16,8 +16,6 @@ def run_cli(group: click.Command, argv: Sequence[str] | None = None, *, prog_nam
         result = group.main(args=argv, prog_name=prog_name, standalone_mode=False)
     except FedqueueError as error:
         return _said(f"error: {error}", error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        return _said(error.format_message(), error.exit_code)
     except click.ClickException as error:
         error.show()
         return error.exit_code

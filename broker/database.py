@@ -23,17 +23,25 @@ def open_database(path: Path | str, schema: str, *, version: int) -> sqlite3.Con
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        database.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            database.execute(f"PRAGMA {pragma}")
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
-        elif found != version:
-            raise StorageError(f"{path} has schema version {found}, this program needs {version}.")
+        try:
+            _prepare(database, path, schema, version)
+        except BaseException:
+            database.close()
+            raise
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path} cannot be opened: {error}.") from error
     return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path | str, schema: str, version: int) -> None:
+    database.row_factory = sqlite3.Row
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        database.execute(f"PRAGMA {pragma}")
+    (found,) = database.execute("PRAGMA user_version").fetchone()
+    if found == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
+    elif found != version:
+        raise StorageError(f"{path} has schema version {found}, this program needs {version}.")
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:

@@ -1,16 +1,18 @@
 """The road between aggregator and sites, as both loops see it: effects go in, events come out.
 
 A link owns its threads and connections. Its methods never block on the network and never raise for trouble on it;
-what happens arrives as events, in order, at the `deliver` function given to the constructor, which may block (that is
-the back-pressure: the link stops reading from the broker meanwhile).
+what happens arrives as events at the `deliver` function given to the constructor: deliveries in order from one thread,
+confirms in order from another. `deliver` may block: that is the back-pressure, the link reads no further meanwhile.
 
 Contract, the same over RabbitMQ and in memory (tests/link holds both to it):
 
 * `Up` comes once connected, and again after each reconnection. Consumers, unacked deliveries and inspections do not
-  survive a `Down`: on `Up`, consume again. Acks of deliveries from before a `Down` are ignored.
+  survive a `Down`: on `Up`, consume again. Acks of deliveries from before a `Down` are ignored, and while not connected
+  every command but `publish` is dropped. A second `consume` of a queue replaces the first.
 * `publish` is at least once and in order: a message is published again, also across reconnections, until the broker
-  confirms it (`Confirmed`) or says that no queue takes it (`Returned`). Nacks and blocked connections mean waiting.
-  All messages are persistent and mandatory.
+  confirms it (`Confirmed`) or says that no queue takes it (`Returned`). Nacks and blocked connections mean waiting,
+  told by `Stuck`.
+  All messages are persistent and mandatory. Declaring and publishing are not ordered: wait for `Declared`.
 * `Down(reason)` says in one sentence what the link waits for. The link keeps trying, with backoff and jitter.
 * `Denied(reason)` is final: password, certificate, permission. The link stops trying.
 """
@@ -64,8 +66,15 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """Publishing waits for `reason` (broker away, alarm, full queue); None: it flows again. Nothing to be done."""
+
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
-    """No queue takes the message with this token; `reason` names exchange and key."""
+    """The broker will never take the message with this token: no queue, no exchange, too large; `reason` says which."""
 
     token: Hashable
     reason: str
@@ -108,7 +117,7 @@ class Declared:
     error: str | None
 
 
-LinkEvent = Up | Down | Denied | Delivery | Confirmed | Returned | Consuming | Cancelled | Inspected | Declared
+LinkEvent = Up | Down | Denied | Delivery | Confirmed | Stuck | Returned | Consuming | Cancelled | Inspected | Declared
 
 Offset = int | Literal["next", "first"]
 

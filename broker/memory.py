@@ -24,6 +24,7 @@ from broker.link import (
     Outgoing,
     QueueState,
     Returned,
+    Stuck,
     Up,
 )
 from broker.memory_queues import Consumer, Message, MessageQueue, Store, Stream
@@ -161,7 +162,9 @@ class MemoryBroker:
             message = link.held[0]
             stores = self._routed(message)
             if any(store.refusing for store in stores):
+                link.tell_stuck(f"The queue behind {message.routing_key!r} takes no more messages.")
                 return
+            link.tell_stuck(None)
             link.held.popleft()
             for store in stores:
                 store.append(Message(message.body, link.user))
@@ -218,6 +221,7 @@ class MemoryLink:
         self.outbox: deque[LinkEvent] = deque()
         self.held: deque[Outgoing] = deque()
         self.consumers: dict[str, Consumer] = {}
+        self._stuck: str | None = None
         self._broker = broker
         self._opened = False
 
@@ -243,6 +247,12 @@ class MemoryLink:
         """See `Link.publish`."""
         with self._broker.turn():
             self.held.append(message)
+
+    def tell_stuck(self, reason: str | None) -> None:
+        """Say what publishing waits for, when it changes."""
+        if reason != self._stuck:
+            self._stuck = reason
+            self.outbox.append(Stuck(reason))
 
     def ack(self, delivery: Delivery) -> None:
         """See `Link.ack`."""

@@ -154,20 +154,27 @@ class Node:
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """End the node in order, with force after `timeout_s`; nothing is left behind. Idempotent."""
-        vm = self._processes().get("vm")
+        vm, everyone = self._processes().get("vm"), self._family()
         if vm:
             vm.signal(signal.SIGTERM)
             wait_until(lambda: not vm.alive, timeout_s)
-        self.kill()
+        self._end(everyone)
 
     def kill(self) -> None:
         """End the node as a power cut would; nothing is left behind. Idempotent."""
+        self._end(self._family())
+
+    def _family(self) -> list[Process]:
+        """VM, epmd and what they started; ask before the VM ends, afterwards its children cannot be told from others."""
         ours = list(self._processes().values())
-        everyone = [*ours, *(child for process in ours for child in process.descendants())]
+        return [*ours, *(child for process in ours for child in process.descendants())]
+
+    def _end(self, everyone: list[Process]) -> None:
         for process in everyone:
             process.signal(signal.SIGKILL)
         if not wait_until(lambda: not any(process.alive for process in everyone), 10.0):
-            raise LinkError(f"The broker in {self.folder} does not end: look at process {ours[0].pid}.")
+            left = next(process.pid for process in everyone if process.alive)
+            raise LinkError(f"The broker in {self.folder} does not end: look at process {left}.")
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None

@@ -1,7 +1,7 @@
 """The link over RabbitMQ: two threads, each with a connection of its own, one to consume and one to publish.
 
 `Up` and `Down` speak of the consuming connection, since `Up` means "consume again". Trouble of the publishing one
-(away, blocked by an alarm, a full queue) only delays `Confirmed` and is told by `publishing_trouble`.
+(away, blocked by an alarm, a full queue) only delays `Confirmed` and is told by `Stuck`.
 """
 
 import logging
@@ -56,11 +56,6 @@ class RabbitLink:
         self._publishing = PublishingHalf(
             address, f"{name}:publish", self._stopping, self._emit, on_refusal=self._refuse, heartbeat_s=heartbeat_s
         )
-
-    @property
-    def publishing_trouble(self) -> str | None:
-        """What the oldest unconfirmed message waits for, None if nothing is wrong."""
-        return self._publishing.trouble
 
     def open(self) -> None:
         """See `Link.open`. Only the first call counts."""

@@ -18,7 +18,7 @@ from pika.spec import PERSISTENT_DELIVERY_MODE
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set
 
 from broker.errors import LinkRefused
-from broker.link import Confirmed, LinkEvent, Outgoing, Returned
+from broker.link import Confirmed, LinkEvent, Outgoing, Returned, Stuck
 from broker.rabbit_address import Address
 from broker.rabbit_faults import NOT_FOUND, said
 from broker.rabbit_lifeline import BACKOFF, Lifeline
@@ -61,7 +61,7 @@ class PublishingHalf:
             if self._unsettled:
                 self._settle(connection, channel, self._unsettled[0])
             else:
-                self.trouble = None
+                self._tell(None)
                 connection.process_data_events(time_limit=None)
 
     def _settle(self, connection: pika.BlockingConnection, channel: BlockingChannel, message: Outgoing) -> None:
@@ -74,7 +74,7 @@ class PublishingHalf:
             event = Returned(message.token, reason)
         except ChannelClosedByBroker as error:
             event = Returned(message.token, self._refusal(error, message))
-        self.trouble = None
+        self._tell(None)
         self._unsettled.popleft()
         self._deliver(event)
 
@@ -114,7 +114,13 @@ class PublishingHalf:
         return f"The broker refuses the message: {said(error).rstrip('.')}."
 
     def _lose(self, reason: str) -> None:
-        self.trouble = reason
+        self._tell(reason)
+
+    def _tell(self, trouble: str | None) -> None:
+        """Keep what publishing waits for, and say so when it changes."""
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._deliver(Stuck(trouble))
 
 
 def _confirming(connection: pika.BlockingConnection) -> BlockingChannel:

@@ -31,6 +31,8 @@ def load_settings(path: Path, kind: type[T], *, environ: Mapping[str, str] = os.
         return msgspec.convert(overridden, type=kind, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {str(error).replace(' - at `$.', ' at `').replace('$', 'the file')}.") from error
+    except UsageError as error:  # from a schema's own check of its values
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _override(values: dict[str, Any], kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, Any]:

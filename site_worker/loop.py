@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from broker.drive import Ack, Cancel, Consume, Tick
 from broker.errors import WireError
-from broker.link import Cancelled, Confirmed, Delivery, Down, Returned, Up
+from broker.link import Cancelled, Confirmed, Delivery, Down, Returned, Stuck, Up
 from broker.messages import EVERYONE, Announcement, Hello, Party, Peer
 from broker.topology import SiteNames, models_stream
 from site_worker.dispatch import Dispatch
@@ -86,6 +86,8 @@ class SiteLoop:
                 self._connected, self._held, self._download = False, None, None
                 self._dispatch.down()
                 self._note = f"waiting: {reason}"
+            case Stuck(reason):
+                self._dispatch.trouble = reason
             case Cancelled(_, reason):
                 self._held, self._download = None, None
                 self._fail(reason, now)

@@ -1,0 +1,38 @@
+# Everything sets itself up: the virtual environment from pinned constraints, RabbitMQ if there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check setup rabbitmq clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(BIN)/.installed  ## Make the virtual environment
+
+# A venv without ensurepip (Debian without python3-venv) is completed by the Debian package when we are root.
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedqueue needs Python 3.11 or later."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv \
+	  && $(PYTHON) -m venv $(VENV); } || { echo "python3 -m venv does not work; install the package python3-venv."; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+rabbitmq: setup  ## Get RabbitMQ, if there is none
+	@$(BIN)/fedqueue broker install
+
+demo: rabbitmq  ## Four real clinics, one model, in a minute
+	$(BIN)/fedqueue demo $(ARGS)
+
+check: setup  ## Lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: rabbitmq check  ## Lint, types and all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
