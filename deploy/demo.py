@@ -36,7 +36,7 @@ TASK: Final = "site_worker.tasks.clinics:clinic"
 CLINICS: Final = ("NY", "MN", "KY", "MS")
 SLOW, KILLED = "KY", "MS"
 SLOWER: Final = 10
-STEPS: Final = 40
+STEPS: Final = 10
 ROUND_S: Final = 0.36
 SETTLE_S: Final = 20.0
 
@@ -49,14 +49,14 @@ presence_s = 0.5
 
 [plan]
 steps = {steps}
-batch_size = 32
-learning_rate = 0.05
+batch_size = 64
+learning_rate = 0.1
 weight_decay = 0.01
 
 [aggregation]
 strategy = "fedbuff"
-buffer_size = 2
-max_wait_s = 2.0
+buffer_size = 3
+max_wait_s = 0.7
 
 [start]
 min_sites = 4

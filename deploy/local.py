@@ -32,20 +32,26 @@ LAST_LINES: Final = 3
 
 @dataclass(frozen=True)
 class SitePlan:
-    """How to set up one site."""
+    """How to set up one site; `task` "" is the federation's."""
 
     name: str
     options: Mapping[str, str | float]
     step_delay_s: float = 0.0
+    probe_s: float = 30.0
+    task: str = ""
 
 
 @dataclass
 class LocalFederation:
-    """Folders under `path`; processes by name. `close` leaves no process behind, whatever happened before."""
+    """Folders under `path`; processes by name. `close` leaves no process behind, whatever happened before.
+
+    A `node` that is given belongs to its giver; one that `start_broker` made ends with the federation.
+    """
 
     path: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     node: Node | None = None
+    _own_node: Node | None = field(default=None, init=False)
 
     @property
     def aggregator(self) -> AggregatorFolder:
@@ -58,7 +64,7 @@ class LocalFederation:
 
     def start_broker(self) -> Node:
         """Make and start the private node."""
-        self.node = Node.create(self.path / "broker")
+        self.node = self._own_node = Node.create(self.path / "broker")
         self.node.start()
         return self.node
 
@@ -75,11 +81,19 @@ class LocalFederation:
         )
         self.aggregator.settings_file.write_text(settings)
         for site in sites:
-            self._enrol(site, task)
+            self.enrol(site, task)
 
-    def _enrol(self, site: SitePlan, task: str) -> None:
+    def enrol(self, site: SitePlan, task: str) -> None:
+        """Make a site's folder and enrol it, also while everything runs."""
         folder = self.site(site.name)
-        key = create_site(folder, site=site.name, task=task, options=site.options, step_delay_s=site.step_delay_s)
+        key = create_site(
+            folder,
+            site=site.name,
+            task=site.task or task,
+            options=site.options,
+            step_delay_s=site.step_delay_s,
+            probe_s=site.probe_s,
+        )
         joining = add_site(self.aggregator, site.name, key, node=self.node, account=None)
         join_file = folder.path / "from-coordinator.toml"
         write_secret(join_file, joining.to_toml())
@@ -117,8 +131,8 @@ class LocalFederation:
                 process.kill()
                 process.wait()
         self.processes.clear()
-        if self.node is not None:
-            self.node.kill()
+        if self._own_node is not None:
+            self._own_node.kill()
 
     def _start(self, name: str, arguments: list[str]) -> None:
         with self._log(name).open("ab") as log:

@@ -24,7 +24,7 @@ codec = ""             # "": what the aggregator asks for; or float32, int8
 seed = 0
 threads = 1            # processor threads that training may use
 step_delay_s = {step_delay_s}     # a pause after every step, to spare a machine that others use
-probe_s = 30.0         # how long a published update may go unanswered before the worker asks
+probe_s = {probe_s}         # how long a published update may go unanswered before the worker asks
 
 [bounds]               # what an announcement may ask of this hospital
 max_steps = 100000
@@ -36,7 +36,13 @@ max_learning_rate = 10.0
 
 
 def create(
-    folder: Folder, *, site: str, task: str, options: Mapping[str, str | float], step_delay_s: float = 0.0
+    folder: Folder,
+    *,
+    site: str,
+    task: str,
+    options: Mapping[str, str | float],
+    step_delay_s: float = 0.0,
+    probe_s: float = 30.0,
 ) -> PublicKey:
     """Make the folder of a new site with a key of its own, and return the public half."""
     if folder.settings_file.exists():
@@ -44,7 +50,7 @@ def create(
     checked_name(site, "Site")
     if '"' in task or "\\" in task:
         raise UsageError(f"Task {task!r} must be written as module:function.")
-    head = SITE_TOML.format(site=site, task=task, step_delay_s=step_delay_s)
+    head = SITE_TOML.format(site=site, task=task, step_delay_s=step_delay_s, probe_s=probe_s)
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.settings_file.write_text(head + "".join(_line(name, value) for name, value in options.items()))

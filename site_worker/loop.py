@@ -88,6 +88,8 @@ class SiteLoop:
                 self._note = f"waiting: {reason}"
             case Stuck(reason):
                 self._dispatch.trouble = reason
+            case Cancelled(queue) if queue == self._stream:
+                return self._ask_again(now) if self._download is not None else []
             case Cancelled(_, reason):
                 self._held, self._download = None, None
                 self._fail(reason, now)

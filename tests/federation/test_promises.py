@@ -1,0 +1,100 @@
+"""Promises that need a whole federation but no faults, on the production loops over the in-memory link."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.link import Delivery
+from broker.topology import SiteNames
+from site_worker.effects import Trained
+from tests.federation.world import FEDERATION, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, 1, versions=60)
+    yield world
+    world.close()
+
+
+def test_a_site_absent_for_fifty_versions_finds_one_announcement_and_its_late_update_counts(world: World) -> None:
+    for actor in world.actors:
+        actor.start()
+    absent = world.sites[0]
+    world.run_until(lambda: world.version() >= 3 and any(isinstance(event, Trained) for event in absent.events))
+    assert absent.link is not None
+    world.broker.disconnect(absent.link)
+    while absent.events:
+        absent.step()
+    based_on = absent.outbox.last_base()
+    absent.crash()  # cut off when it stored the update, and then gone: the update is in its outbox alone
+    world.run_until(lambda: world.version() >= based_on + 50, start_dead=False)
+    assert world.broker.depth(SiteNames(FEDERATION, absent.name).rounds) == 1
+    newest = world.version()
+    absent.start()
+    world.run_until(lambda: absent.name in world.merged_since(newest))
+    staleness, weight = world.merged_since(newest)[absent.name]
+    assert staleness >= 50
+    assert weight == (1 + staleness) ** -0.5
+    assert absent.outbox.last_base() >= newest - 1  # the newest may still be on its way into the stream
+
+
+def test_every_message_delivered_ten_times_changes_nothing(world: World) -> None:
+    for actor in world.actors:
+        actor.start()
+    updates = {SiteNames(FEDERATION, name).updates for name in world.names}
+    original, seen = world.aggregator.events, list[Delivery]()
+
+    def copies() -> None:
+        for event in list(original):
+            if isinstance(event, Delivery) and event.queue in updates and event not in seen:
+                seen.append(event)
+                original.extend([event] * 9)
+
+    world.run_until(lambda: world.version() >= 8, each_step=copies)
+    assert len(seen) > 16
+    world.settle_as_is()
+    ledger = world.ledger()
+    assert ledger.balanced, ledger.line
+    assert ledger.accepted == ledger.sent
+    assert world.replays()
+
+
+def test_two_present_sites_of_three_are_enough(world: World) -> None:
+    world.aggregator.start()
+    for site in world.sites:
+        site.start()
+    world.run_until(lambda: world.version() >= 2)
+    for site in world.sites[1:]:
+        site.crash()
+    before = world.version()
+    world.run_until(lambda: world.version() >= before + 5, start_dead=False)
+    reasons = {row.reason for row in world.aggregator.journal.versions()[-3:]}
+    assert reasons == {"every present site has contributed"}
+
+
+def test_an_aggregator_that_was_away_goes_on_where_it_was(world: World) -> None:
+    for actor in world.actors:
+        actor.start()
+    world.run_until(lambda: world.version() >= 4)
+    world.aggregator.crash()
+    for _ in range(50):
+        world.one_step(start_dead=False)
+    made = sum(site.outbox.last_sequence() for site in world.sites)
+    world.aggregator.start()
+    world.run_until(lambda: world.version() >= 10)
+    assert sum(site.outbox.last_sequence() for site in world.sites) > made
+    assert world.replays()
+
+
+def test_a_deleted_topology_is_declared_again(world: World) -> None:
+    for actor in world.actors:
+        actor.start()
+    world.run_until(lambda: world.version() >= 2)
+    for topology in world.topologies():
+        for queue in topology.queues:
+            world.broker.delete_queue(queue.name)
+    before = world.version()
+    world.run_until(lambda: world.version() >= before + 3)
+    assert world.replays()
