@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from broker.commands import run_cli
+from broker.identity import PrivateKey
 from broker.serving import link_maker, log_to_stderr, until_signalled
 from broker.weights import Layout, save_model
 from site_worker.joining import create, parsed_option
@@ -44,6 +45,18 @@ def init(folder: Path, site: str, task: str, options: tuple[str, ...]) -> None:
     click.echo(f"Site {site}; its fingerprint, to read to the coordinator by telephone: {public.fingerprint}")
     click.echo("Send the coordinator this line:")
     click.echo(public.to_text())
+
+
+@cli.command()
+@FOLDER
+def key(folder: Path) -> None:
+    """Print this site's public key, the one line that the coordinator needs.
+
+    \b
+    Example:
+      fedqueue aggregator add-site agg NY "$(fedqueue site key ny)" --broker broker
+    """
+    click.echo(PrivateKey.load(Folder(folder).key_file).public.to_text())
 
 
 @cli.command("init-model")
