@@ -35,7 +35,8 @@ def open_database(path: Path | str, schema: str, *, version: int) -> sqlite3.Con
 
 def _prepare(database: sqlite3.Connection, path: Path | str, schema: str, version: int) -> None:
     database.row_factory = sqlite3.Row
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # A page of 16 KiB holds a fourth of the overflow pages that a payload of megabytes would have by default.
+    for pragma in ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         database.execute(f"PRAGMA {pragma}")
     (found,) = database.execute("PRAGMA user_version").fetchone()
     if found == 0:
@@ -52,9 +53,12 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         database = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
         )
-        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raise StorageError(f"{path} cannot be read: {error}.") from error
+    if not tables:  # its owner has made the file and is about to fill it
+        database.close()
+        raise UsageError(f"{path} is empty; has this folder been initialised?")
     database.row_factory = sqlite3.Row
     return database
 
