@@ -11,11 +11,13 @@ from typing import Final
 import numpy as np
 
 from aggregator.settings import Limits
+from aggregator.strategies import Chunks, Vector
 from broker.codecs import CODECS, decode, max_payload_bytes
 from broker.errors import RefusedUpdate, WireError
 from broker.messages import UpdatePart, part_count
 
 MAX_LEAP: Final = 100_000
+KEPT_PARAMETERS: Final = 1 << 22  # an update of up to so many stays decoded (16 MiB) from its check to its merge
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,18 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"part {update.part} of {update.parts} does not fit {update.payload_bytes} bytes")
 
 
-def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
-    """L2 norm of the delta; refuses what does not decode to finite numbers within `max_norm`. Memory is one chunk."""
-    squares = 0.0
+def measured(update: UpdatePart, payload: bytes, terms: Terms) -> tuple[float, Chunks]:
+    """L2 norm of the delta, and its chunks to merge; refuses what does not decode to finite numbers within `max_norm`.
+
+    A long delta is decoded again while it is merged, so that memory is one chunk; a short one is not worth that time.
+    """
+    squares, kept = 0.0, list[tuple[int, Vector]]()
     try:
-        for _, values in decode(update.codec, payload, terms.parameters):
+        for start, values in decode(update.codec, payload, terms.parameters):
             with np.errstate(over="ignore", invalid="ignore"):
                 squares += float(np.dot(values, values))
+            if terms.parameters <= KEPT_PARAMETERS:
+                kept.append((start, values))
     except WireError as error:
         raise RefusedUpdate(f"the payload does not decode: {error}") from error
     norm = math.sqrt(squares) if math.isfinite(squares) else squares
@@ -60,4 +67,4 @@ def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
         raise RefusedUpdate("the delta has numbers that are not finite, or far too large")
     if norm > terms.limits.max_norm:
         raise RefusedUpdate(f"the delta's norm {norm:.3g} is over the limit of {terms.limits.max_norm:.3g}")
-    return norm
+    return norm, kept or decode(update.codec, payload, terms.parameters)

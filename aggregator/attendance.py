@@ -20,10 +20,16 @@ Effects = list[Any]
 
 
 class Attendance:
-    """`present` is None until the broker has been asked once since connecting."""
+    """`present` is None until the broker has been asked once since connecting.
 
-    def __init__(self, federation: str, sites: Mapping[str, Enrolled], *, every_s: float) -> None:
-        self._federation, self._every_s = federation, every_s
+    `max_models_bytes` must be what the stream was declared with at set-up: the broker declares nothing of a topology
+    in which one queue has other arguments than the one it has.
+    """
+
+    def __init__(
+        self, federation: str, sites: Mapping[str, Enrolled], *, every_s: float, max_models_bytes: int
+    ) -> None:
+        self._federation, self._every_s, self._max_models_bytes = federation, every_s, max_models_bytes
         self.sites = dict(sites)
         self.present: set[str] | None = None
         self.connected = False
@@ -100,7 +106,7 @@ class Attendance:
         return effects
 
     def _topology(self) -> Topology:
-        whole = federation_topology(self._federation)
+        whole = federation_topology(self._federation, max_models_bytes=self._max_models_bytes)
         for site in self.sites:
             own = SiteNames(self._federation, site).topology()
             whole = Topology(whole.exchanges, whole.queues + own.queues, whole.bindings + own.bindings)

@@ -19,7 +19,15 @@ from broker.identity import PrivateKey, PublicKey
 from broker.node import Node
 from broker.serving import URL_VARIABLE, declare_topology
 from broker.settings import read_secret, write_secret
-from broker.topology import Rights, SiteNames, aggregator_rights, checked_name, federation_topology, site_rights
+from broker.topology import (
+    Rights,
+    SiteNames,
+    aggregator_rights,
+    checked_name,
+    federation_topology,
+    site_rights,
+    stream_bytes,
+)
 from broker.weights import Layout, load_model
 
 AGGREGATOR_TOML = """\
@@ -81,7 +89,7 @@ def create(folder: Folder, *, federation: str, task: str, model: Path, node: Nod
         account = f"{federation}.aggregator"
         _give_account(node, account, password, aggregator_rights(federation))
         write_secret(folder.url_file, node.amqp_url(account, password))
-    declare_topology(_url(folder), federation_topology(federation, max_models_bytes=max(64 << 20, 80 * layout.size)))
+    declare_topology(_url(folder), federation_topology(federation, max_models_bytes=stream_bytes(layout.size)))
     journal = Journal(folder.journal_file)
     try:
         PrivateKey.generate().save(folder.key_file)

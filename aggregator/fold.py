@@ -5,7 +5,7 @@ Both run this code in the same order on the same numbers, so they end on the sam
 
 from dataclasses import dataclass
 
-from aggregator.strategies import Buffer, Contribution, Strategy, Vector
+from aggregator.strategies import Buffer, Chunks, Contribution, Strategy, Vector
 from broker.codecs import decode
 from broker.weights import model_digest
 
@@ -28,8 +28,11 @@ class Fold:
         return cls(strategy, layout_digest, model, version, Buffer.empty(len(model)), digest)
 
     def merge(self, contribution: Contribution, codec: str, payload: bytes) -> None:
-        """Fold one admitted delta into the buffer, chunk by chunk."""
-        chunks = decode(codec, payload, len(self.model))
+        """Fold one admitted payload into the buffer, chunk by chunk."""
+        self.add(contribution, decode(codec, payload, len(self.model)))
+
+    def add(self, contribution: Contribution, chunks: Chunks) -> None:
+        """Fold one admitted delta into the buffer; its chunks are used up."""
         self.buffer = self.strategy.merge(self.buffer, contribution, chunks)
 
     def step(self) -> None:

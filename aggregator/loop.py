@@ -20,6 +20,7 @@ from aggregator.publication import MODEL_CODEC, Publication
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
+from aggregator.strategies import Chunks
 from broker.drive import Ack, Publish, Tick
 from broker.errors import RefusedUpdate, WireError
 from broker.link import (
@@ -36,7 +37,7 @@ from broker.link import (
     Up,
 )
 from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
-from broker.topology import models_stream, refused_queue
+from broker.topology import models_stream, refused_queue, stream_bytes
 
 Effects = list[Any]
 
@@ -46,7 +47,12 @@ class AggregatorLoop:
 
     def __init__(self, settings: Settings, party: Party, fold: Fold, journal: Journal, *, rule: str) -> None:
         self._settings, self._party, self._journal = settings, party, journal
-        self._attendance = Attendance(party.federation, journal.sites(), every_s=settings.presence_s)
+        self._attendance = Attendance(
+            party.federation,
+            journal.sites(),
+            every_s=settings.presence_s,
+            max_models_bytes=stream_bytes(len(fold.model)),
+        )
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
         self._publication = Publication(party, fold, self._announcement)
@@ -169,12 +175,12 @@ class AggregatorLoop:
             payload = self._whole(site, update, body)
             if payload is None:
                 return [KeepPart(site, update, body)]
-            norm = self._measured(update, payload)
+            norm, chunks = self._measured(update, payload)
         except RefusedUpdate as error:
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
         settlement.settle(update.sequence)
-        return [self._rounds.merge(site, update, payload, norm, now)]
+        return [self._rounds.merge(site, update, payload, chunks, norm=norm, now=now)]
 
     def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
         """The payload if this part completes it; the other parts are in the journal."""
@@ -185,7 +191,7 @@ class AggregatorLoop:
             return None
         return self._journal.joined(site, update, body)
 
-    def _measured(self, update: UpdatePart, payload: bytes) -> float:
+    def _measured(self, update: UpdatePart, payload: bytes) -> tuple[float, Chunks]:
         if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
             raise RefusedUpdate("its parts are not the payload that was signed")
         return measured(update, payload, self._rounds.terms)

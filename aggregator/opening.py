@@ -14,7 +14,7 @@ from aggregator.fold import Fold
 from aggregator.journal import Folded, Journal, VersionRow
 from aggregator.settings import Aggregation, Folder
 from aggregator.strategies import Contribution, Vector
-from broker.errors import StorageError, UsageError
+from broker.errors import StorageError, UsageError, WireError
 from broker.weights import Layout, load_model, save_model
 
 
@@ -128,4 +128,9 @@ def _advance(fold: Fold, row: VersionRow, updates: Iterator[Folded]) -> None:
 
 def _merge(fold: Fold, update: Folded) -> None:
     contribution = Contribution(update.site, update.staleness, update.examples)
-    fold.merge(contribution, update.codec, update.payload)
+    try:
+        fold.merge(contribution, update.codec, update.payload)
+    except WireError as error:
+        raise StorageError(
+            f"The journal's update {update.ordinal} is damaged ({error}) Restore the folder from a backup."
+        ) from error

@@ -12,7 +12,7 @@ from aggregator.effects import Accept, AddVersion, NoteSite, SetFact, Snapshot
 from aggregator.fold import Fold
 from aggregator.journal import Accepted, Journal, VersionRow
 from aggregator.settings import Settings
-from aggregator.strategies import Contribution
+from aggregator.strategies import Chunks, Contribution
 from broker.errors import WireError
 from broker.messages import Hello, UpdatePart
 from broker.statistics import FeatureStatistics
@@ -33,10 +33,10 @@ class Rounds:
         self._oldest: float | None = open_rows[0][1] if open_rows else None
         known = journal.fact("statistics")
         self.statistics: list[list[float]] | None = None if known is None else json.loads(known)
-        self._hellos: dict[str, str | None] = {
-            row["site"]: row["statistics"] for row in journal.site_rows() if row["examples"] is not None
-        }
-        self._first_hello: float | None = None
+        greeted = [row for row in journal.site_rows() if row["examples"] is not None]
+        self._hellos: dict[str, str | None] = {row["site"]: row["statistics"] for row in greeted}
+        # An answered site does not say hello again: without this a restart before the start would wait for ever.
+        self._first_hello: float | None = min((row["last_seen"] for row in greeted), default=None)
 
     @property
     def started(self) -> bool:
@@ -88,10 +88,12 @@ class Rounds:
         self.statistics = [] if total is None else total.to_lists()
         return [SetFact("statistics", json.dumps(self.statistics).encode())]
 
-    def merge(self, site: str, update: UpdatePart, payload: bytes, norm: float, now: float) -> Accept:
-        """Merge an admitted update; its staleness is the versions published since its base."""
+    def merge(
+        self, site: str, update: UpdatePart, payload: bytes, chunks: Chunks, *, norm: float, now: float
+    ) -> Accept:
+        """Merge an admitted update, `payload` decoded; its staleness is the versions published since its base."""
         staleness = self.fold.version - update.base_version
-        self.fold.merge(Contribution(site, staleness, update.examples), update.codec, payload)
+        self.fold.add(Contribution(site, staleness, update.examples), chunks)
         self._ordinal += 1
         self._contributors.add(site)
         self._oldest = now if self._oldest is None else self._oldest

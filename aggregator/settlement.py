@@ -26,7 +26,8 @@ class Settlement:
     @classmethod
     def restored(cls, accepted: Iterable[int], refused: Mapping[int, str]) -> "Settlement":
         """From the journal."""
-        settlement = cls(beyond={*accepted, *refused}, refused=dict(refused))
+        reasons = {sequence: reason[:REASON_CHARS] for sequence, reason in refused.items()}
+        settlement = cls(beyond={*accepted, *refused}, refused=reasons)
         settlement._advance()
         return settlement
 

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from broker.errors import LinkRefused
 from broker.link import Delivery, Denied, Link, Offset, Outgoing
 from broker.topology import Topology
+
+BATCH_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def drive(
 ) -> None:
     """Feed events to `loop` and its effects to `performer`, until `stopping`. LinkRefused ends it at once.
 
-    Up to `batch` events that already wait share one flush, so that their stores share one commit.
+    Up to `batch` events that already wait, or BATCH_BYTES of deliveries, share one flush and their stores one commit.
     """
     while not stopping():
         deadline = loop.deadline()
@@ -171,8 +173,12 @@ def drive(
 
 
 def _waiting(inbox: Inbox, timeout_s: float, most: int) -> Iterator[Any]:
+    taken_bytes = 0
     for position in range(most):
         event = inbox.get(timeout_s if position == 0 else 0)
         if event is None:
             return
         yield event
+        taken_bytes += len(event.body) if isinstance(event, Delivery) else 0
+        if taken_bytes >= BATCH_BYTES:
+            return

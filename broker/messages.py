@@ -252,8 +252,8 @@ def _unpack(data: bytes, what: str, *, longest: int) -> Any:
 
 
 def _convert(value: Any, kind: type[T], what: str) -> T:
-    try:
-        return msgspec.convert(value, type=kind, strict=True, builtin_types=(bytes,))  # else base64 text passes for bytes
+    try:  # without builtin_types, base64 text would pass for bytes
+        return msgspec.convert(value, type=kind, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
         raise WireError(f"The {what} breaks its schema: {error}.") from error
 

@@ -62,7 +62,7 @@ class Node:
     def __init__(self, folder: Path, ports: Ports, password: str, *, started_before: bool) -> None:
         self.folder = folder
         self.password = password
-        self._ports = ports
+        self.ports = ports
         self._started_before = started_before
         self._lifeline: int | None = None  # write end of the pipe an attached node ends with
 
@@ -96,17 +96,17 @@ class Node:
     @property
     def amqp_port(self) -> int:
         """Port of AMQP."""
-        return self._ports.amqp
+        return self.ports.amqp
 
     @property
     def management_port(self) -> int:
         """Port of the console and the management API."""
-        return self._ports.management
+        return self.ports.management
 
     @property
     def prometheus_port(self) -> int:
         """Port of the metrics."""
-        return self._ports.prometheus
+        return self.ports.prometheus
 
     @property
     def management_url(self) -> str:
@@ -148,7 +148,7 @@ class Node:
                 except PortTaken:
                     if self._started_before or last:
                         raise
-                    self._ports = Ports.free()
+                    self.ports = Ports.free()
             self._started_before = True
             self._save()
 
@@ -165,7 +165,7 @@ class Node:
         self._end(self._family())
 
     def _family(self) -> list[Process]:
-        """VM, epmd and what they started; ask before the VM ends, afterwards its children cannot be told from others."""
+        """VM, epmd and what they started; to be asked before the VM ends, for then its children lose it."""
         ours = list(self._processes().values())
         return [*ours, *(child for process in ours for child in process.descendants())]
 
@@ -182,7 +182,7 @@ class Node:
 
     def _start(self, installation: Installation, *, detached: bool, timeout_s: float) -> None:
         self.kill()  # what a crash of the VM left
-        taken = self._ports.taken()
+        taken = self.ports.taken()
         if taken:
             raise PortTaken(f"Port {taken[0]} of the broker in {self.folder} is taken: end the program that uses it.")
         self._configure()
@@ -195,7 +195,7 @@ class Node:
             raise
 
     def _configure(self) -> None:
-        ports = asdict(self._ports)
+        ports = asdict(self.ports)
         configuration = CONFIGURATION.format(
             host=HOST, user=self.user, password=self.password, consumer_timeout_ms=10 * DAY_MS, **ports
         )
@@ -205,11 +205,11 @@ class Node:
         _write(self.folder / "console.log", "")
 
     def _spawn_epmd(self, installation: Installation) -> None:
-        command = [str(installation.epmd), "-port", str(self._ports.epmd), "-address", HOST]
+        command = [str(installation.epmd), "-port", str(self.ports.epmd), "-address", HOST]
         with Path(os.devnull).open() as nothing:
             epmd = self._spawn("epmd", command, installation, stdin=nothing.fileno())
-        if not wait_until(lambda: accepts(self._ports.epmd) or not epmd.alive, 10.0):
-            raise LinkError(f"Erlang's name service does not answer on port {self._ports.epmd}: {self._gist()}.")
+        if not wait_until(lambda: accepts(self.ports.epmd) or not epmd.alive, 10.0):
+            raise LinkError(f"Erlang's name service does not answer on port {self.ports.epmd}: {self._gist()}.")
 
     def _spawn_vm(self, installation: Installation, *, detached: bool) -> None:
         server = str(installation.server)
@@ -258,12 +258,12 @@ class Node:
             "PATH": f"{installation.erl_bin}:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "HOME": str(folder / "home"),
-            "ERL_EPMD_PORT": str(self._ports.epmd),
+            "ERL_EPMD_PORT": str(self.ports.epmd),
             "ERL_EPMD_ADDRESS": HOST,
             "ERL_CRASH_DUMP_BYTES": "0",
             "RABBITMQ_ALLOW_INPUT": "1",  # the server script then becomes the VM instead of watching over it
             "RABBITMQ_NODENAME": "fedqueue@localhost",
-            "RABBITMQ_DIST_PORT": str(self._ports.dist),
+            "RABBITMQ_DIST_PORT": str(self.ports.dist),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "environment"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
@@ -288,7 +288,7 @@ class Node:
         return (telling or lines or ["nothing in its logs"])[-1].rstrip(".")[:300]
 
     def _save(self) -> None:
-        saved = {"ports": asdict(self._ports), "password": self.password, "started_before": self._started_before}
+        saved = {"ports": asdict(self.ports), "password": self.password, "started_before": self._started_before}
         _write(self.folder / "node.json", json.dumps(saved, indent=2))
 
     def _record(self, processes: dict[str, Process]) -> None:

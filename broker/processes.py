@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 HOST: Final = "127.0.0.1"
 POLL_S: Final = 0.05
@@ -38,15 +38,15 @@ class Process:
         ]
         defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM]
         pid = os.posix_spawn(command[0], command, env, file_actions=actions, setsid=True, setsigdef=defaults)
-        return cls(pid, _stat(pid)[1])
+        return cls(pid, _stat(pid).started)
 
     @property
     def alive(self) -> bool:
         """Whether this very process runs. One that ended is reaped if it was our child."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
-        state, started, _ = _stat(self.pid)  # a zombie whose parent never reaps it has ended all the same
-        return started == self.started and state not in "ZX"
+        found = _stat(self.pid)
+        return found.started == self.started and not found.ended
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if the process has ended."""
@@ -59,19 +59,28 @@ class Process:
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         table = {pid: _stat(pid) for pid in pids}
         family = {self.pid} if self.alive else set()
-        while more := {pid for pid, (_, _, parent) in table.items() if parent in family} - family:
+        while more := {pid for pid, found in table.items() if found.parent in family} - family:
             family |= more
-        return [Process(pid, table[pid][1]) for pid in family - {self.pid}]
+        return [Process(pid, table[pid].started) for pid in family - {self.pid}]
 
 
-def _stat(pid: int) -> tuple[str, int, int]:
-    """State, start time and parent of a process; ("X", -1, -1) if there is none."""
+class _Stat(NamedTuple):
+    """What /proc tells of a process; the defaults are for none."""
+
+    started: int = -1
+    parent: int = -1
+    ended: bool = True
+
+
+def _stat(pid: int) -> _Stat:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "X", -1, -1
+        return _Stat()
     fields = text.rpartition(")")[2].split()  # the command's name, in parentheses, may contain anything
-    return fields[0], int(fields[19]), int(fields[1])
+    # A zombie that nobody reaps has ended. One with more than one thread has not: it still holds its ports.
+    ended = fields[0] in "ZX" and int(fields[17]) <= 1
+    return _Stat(started=int(fields[19]), parent=int(fields[1]), ended=ended)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ On four real hospitals scaling each with its own mean cost 7 points of accuracy,
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from broker.errors import WireError
 
 Vector = NDArray[np.float64]
+LARGEST: Final = 1e100  # a sum over sites stays finite; one that is not would make the announcement invalid for all
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class FeatureStatistics:
         if len(lists) != 3 or len({len(one) for one in lists}) != 1:
             raise WireError("Feature statistics are not three lists of one length.")
         count, total, squares = (np.asarray(one, dtype=np.float64) for one in lists)
-        finite = all(np.isfinite(one).all() for one in (count, total, squares))
-        if not finite or (count < 0).any() or (squares < 0).any():
-            raise WireError("Feature statistics are not finite, or a count or a sum of squares is negative.")
+        bounded = all((np.abs(one) <= LARGEST).all() for one in (count, total, squares))  # NaN is not
+        if not bounded or (count < 0).any() or (squares < 0).any():
+            raise WireError("Feature statistics are not finite, absurdly large, or have a negative count or square.")
         return cls(count, total, squares)
 
     def to_lists(self) -> list[list[float]]:

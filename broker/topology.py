@@ -158,6 +158,11 @@ def refused_queue(federation: str) -> str:
     return f"fq.{federation}.refused"
 
 
+def stream_bytes(parameters: int) -> int:
+    """What the stream of a model of so many parameters may hold: about twenty versions, and never less than 64 MiB."""
+    return max(64 * MIB, 80 * parameters)
+
+
 def federation_topology(federation: str, *, max_models_bytes: int = 4096 * MIB) -> Topology:
     """What all sites share. `max_models_bytes` bounds the stream of models on the broker's disk."""
     segment = max(1 * MIB, min(64 * MIB, max_models_bytes // 4))

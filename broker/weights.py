@@ -75,7 +75,8 @@ class Layout:
 
     def flatten(self, weights: Mapping[str, NDArray[np.float32]]) -> Vector:
         """`weights` as one vector; WireError if names, shapes or dtypes differ from the layout."""
-        if tuple(Tensor(name, weights[name].shape, str(weights[name].dtype)) for name in sorted(weights)) != self.tensors:
+        given = tuple(Tensor(name, weights[name].shape, str(weights[name].dtype)) for name in sorted(weights))
+        if given != self.tensors:
             raise WireError("The weights do not have the federation's layout (names, shapes or dtypes differ).")
         vector = np.empty(self.size, dtype=np.float32)
         for tensor, place in self._slices():

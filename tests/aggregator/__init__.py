@@ -1,0 +1,1 @@
+"""The aggregator without a broker: its rules, its journal, its loop."""

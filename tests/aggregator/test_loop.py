@@ -1,0 +1,228 @@
+"""Exactly once: whatever is delivered again, and wherever the aggregator is killed, an update counts once."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from aggregator.effects import Accept, AddVersion, KeepPart, Refuse, Snapshot, StoreEffect
+from aggregator.opening import replay
+from aggregator.settings import Aggregation
+from broker.drive import Ack, Publish
+from broker.link import Delivery
+from tests.aggregator.bench import Bench, floats, only
+from tests.aggregator.conftest import MakeBench
+
+PAIR = Aggregation(buffer_size=2)
+WHOLE_STATE = "SELECT site, sequence, ordinal, weight FROM updates", "SELECT version, hex(digest) FROM versions"
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    made = make_bench(aggregation=PAIR)
+    made.start()
+    return made
+
+
+def journaled(bench: Bench) -> list[tuple[object, ...]]:
+    return [tuple(row) for sql in WHOLE_STATE for row in bench.journal.query(sql)]
+
+
+def kinds(effects: list[object]) -> list[type]:
+    return [type(one) for one in effects]
+
+
+def test_an_update_is_stored_then_acked_then_receipted(bench: Bench) -> None:
+    delivery = bench.sites["A"].update(1, floats(1, 2, 3, 4))
+    effects = bench.feed(delivery)
+    accept, ack, receipt = [one for one in effects if isinstance(one, Accept | Ack | Publish)]
+    assert isinstance(accept, Accept)
+    assert isinstance(receipt, Publish)
+    assert ack == Ack(delivery)
+    assert (accept.row.update.sequence, receipt.message.token) == (1, ("receipt", "A"))
+
+
+def test_a_version_is_stored_after_the_update_and_before_anything_is_said_of_it(bench: Bench) -> None:
+    bench.feed(bench.sites["A"].update(1, floats(1, 1, 1, 1)))
+    effects = bench.feed(bench.sites["B"].update(1, floats(1, 1, 1, 1)))
+    assert kinds(effects)[:4] == [Accept, Ack, Snapshot, AddVersion]
+    assert not any(isinstance(one, StoreEffect) for one in effects[4:])
+
+
+def test_the_same_message_ten_times_is_one_update(bench: Bench) -> None:
+    delivery = bench.sites["A"].update(1, floats(2, 0, 0, 0))
+    effects = bench.feed(delivery)
+    state, total = journaled(bench), bench.fold.buffer.total.copy()
+    for _ in range(9):
+        again = bench.feed(delivery)
+        assert (again[0], only(again, StoreEffect)) == (Ack(delivery), [])  # type: ignore[arg-type]
+        (receipt,) = bench.receipts("A", again)
+        assert (receipt.through, receipt.refused) == (1, [])
+        effects += again
+    assert len(only(effects, Accept)) == 1
+    assert (journaled(bench), bench.version) == (state, 0)
+    assert np.array_equal(bench.fold.buffer.total, total)
+
+
+def test_the_same_sequence_with_another_content_is_not_taken_again(bench: Bench) -> None:
+    bench.feed(bench.sites["A"].update(1, floats(2, 0, 0, 0)))
+    assert not only(bench.feed(bench.sites["A"].update(1, floats(9, 9, 9, 9))), StoreEffect)  # type: ignore[arg-type]
+    assert bench.fold.buffer.total.tolist() == [2.0, 0.0, 0.0, 0.0]
+
+
+def day(bench: Bench) -> list[Delivery]:
+    """Seven updates of two sites, one refused: with buffers of two, three versions."""
+    random, a, b = np.random.default_rng(3), bench.sites["A"], bench.sites["B"]
+    delta = [random.normal(size=4).astype(np.float32) for _ in range(7)]
+    return [
+        a.update(1, delta[0], examples=3), b.update(1, delta[1], examples=5, codec="int8"),
+        a.update(2, delta[2]), a.update(3, delta[3], task="other"), b.update(2, delta[4], examples=7),
+        a.update(4, delta[5]), b.update(3, delta[6], examples=2),
+    ]  # fmt: skip
+
+
+def finish(bench: Bench, deliveries: list[Delivery]) -> tuple[int, bytes, list[tuple[object, ...]]]:
+    for delivery in deliveries:
+        bench.feed(delivery)
+    return bench.version, bench.fold.model.tobytes(), journaled(bench)
+
+
+@pytest.fixture
+def calm(make_bench: MakeBench) -> tuple[list[Delivery], Bench, int]:
+    """A day without a kill: its messages, its end, and how many effects it had."""
+    bench = make_bench(aggregation=PAIR, sites=("A", "B"))
+    bench.start()
+    messages, count = day(bench), 0
+    for delivery in messages:
+        count += len(bench.feed(delivery))
+    assert bench.version == 3
+    return messages, bench, count
+
+
+def twin(make_bench: MakeBench, other: Bench) -> Bench:
+    """Another aggregator with the same sites, so that the same messages reach it."""
+    made = make_bench(aggregation=PAIR)
+    made.key, made.sites = other.key, other.sites
+    made.journal.begin()
+    for name, site in other.sites.items():
+        made.journal.query("UPDATE sites SET public_key = ? WHERE site = ?", site.party.key.public.to_text(), name)
+    made.journal.commit()
+    made.boot()
+    made.start()
+    return made
+
+
+def killed_at(bench: Bench, messages: list[Delivery], kill: int) -> None:
+    """Perform `kill` effects of the day, then lose the process; the broker gives back all that was not acked."""
+    left, done = kill, 0
+    for delivery in messages:
+        effects = bench.feed(delivery, first=left)
+        if left < len(effects):
+            acked = Ack(delivery) in effects[:left]
+            bench.boot()
+            bench.up()
+            finish(bench, messages[done + acked :])
+            return
+        left, done = left - len(effects), done + 1
+
+
+def test_killed_between_any_two_effects_it_ends_on_the_same_bits(
+    make_bench: MakeBench, calm: tuple[list[Delivery], Bench, int]
+) -> None:
+    messages, undisturbed, count = calm
+    expected = finish(undisturbed, [])
+    for kill in range(count):
+        bench = twin(make_bench, undisturbed)
+        killed_at(bench, messages, kill)
+        assert finish(bench, []) == expected, f"killed after {kill} effects"
+        assert all(one.same for one in replay(bench.journal, bench.place))
+        bench.feed(
+            bench.sites["B"].hello(2)
+        )  # a receipt that was lost with the process comes with the site's next hello
+        assert bench.receipts("B")[-1].through == 3
+
+
+def test_everything_delivered_again_after_every_kill_changes_nothing(
+    make_bench: MakeBench, calm: tuple[list[Delivery], Bench, int]
+) -> None:
+    messages, undisturbed, _ = calm
+    expected = finish(undisturbed, [])
+    bench = twin(make_bench, undisturbed)
+    for end in range(1, len(messages) + 1):
+        finish(bench, messages[:end])
+        bench.boot()
+        bench.up()
+    assert finish(bench, messages) == expected
+
+
+# ---- updates of several parts
+
+BIG = np.random.default_rng(5).normal(size=64).astype(np.float32)
+
+
+@pytest.fixture
+def parted(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Parts of 100 bytes, so that a small update has several."""
+    monkeypatch.setattr("broker.messages.PART_BYTES", 100)
+    made = make_bench(model=np.zeros(64, dtype=np.float32), aggregation=PAIR)
+    made.start()
+    return made
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 1, 0, 0, 2, 2, 1)])
+def test_parts_in_any_order_and_twice_make_one_update(parted: Bench, order: tuple[int, ...]) -> None:
+    parts = parted.sites["A"].parts(1, BIG)
+    assert len(parts) == 3
+    effects = [one for part in order for one in parted.feed(parts[part])]
+    (accept,) = only(effects, Accept)
+    assert hashlib.sha256(accept.row.payload).digest() == accept.row.update.payload_digest
+    assert np.array_equal(parted.fold.buffer.total, BIG)
+    assert parted.journal.parts("A", parted.sites["A"].incarnation, 1) == set()
+
+
+def test_a_part_is_kept_before_it_is_acked(parted: Bench) -> None:
+    first = parted.sites["A"].parts(1, BIG)[0]
+    effects = parted.feed(first)
+    assert kinds(effects)[:2] == [KeepPart, Ack]
+    (receipt,) = parted.receipts("A", effects)
+    assert (receipt.through, receipt.beyond) == (0, [])
+
+
+def test_a_restart_between_parts_loses_none(parted: Bench) -> None:
+    for part in parted.sites["A"].parts(1, BIG):
+        parted.feed(part)
+        parted.boot()
+        parted.up()
+    assert np.array_equal(parted.fold.buffer.total, BIG)
+
+
+def test_a_newer_update_makes_room_and_the_older_is_taken_when_it_comes_whole(parted: Bench) -> None:
+    older, newer = parted.sites["A"].parts(1, BIG), parted.sites["A"].parts(2, BIG)
+    parted.feed(older[0])
+    for part in newer:
+        parted.feed(part)
+    (receipt,) = parted.receipts("A")[-1:]
+    assert (receipt.through, receipt.beyond) == (0, [2])
+    assert not [one for part in older[1:] for one in only(parted.feed(part), Accept)]  # part 0 is gone
+    assert only(parted.feed(older[0]), Accept)
+    assert parted.receipts("A")[-1].through == 2
+
+
+def test_parts_of_two_sites_may_interleave(parted: Bench) -> None:
+    pairs = zip(parted.sites["A"].parts(1, BIG), parted.sites["B"].parts(1, BIG), strict=True)
+    effects = [one for pair in pairs for part in pair for one in parted.feed(part)]
+    assert [one.row.site for one in only(effects, Accept)] == ["A", "B"]
+    assert parted.fold.model == pytest.approx(BIG)
+
+
+def test_parts_that_are_not_the_signed_payload_are_refused_with_their_sequence(parted: Bench) -> None:
+    parts = parted.sites["A"].parts(1, BIG, payload_digest=bytes(32))
+    (refusal,) = [one for part in parts for one in only(parted.feed(part), Refuse)]
+    assert (refusal.sequence, refusal.reason) == (1, "its parts are not the payload that was signed")
+    assert parted.receipts("A")[-1].refused == [(1, refusal.reason)]
+    assert parted.journal.query("SELECT * FROM parts") == []
+
+
+def test_an_update_that_cannot_be_right_is_refused_at_its_first_part(parted: Bench) -> None:
+    parts = parted.sites["A"].parts(1, BIG, task="other")
+    assert [len(only(parted.feed(part), Refuse)) for part in parts] == [1, 0, 0]

@@ -1,0 +1,57 @@
+"""aggregator.toml: defaults that work, and a sentence for what does not."""
+
+from pathlib import Path
+
+import pytest
+
+from aggregator.enrolment import AGGREGATOR_TOML
+from aggregator.settings import Aggregation, Folder, Plan, Settings
+from broker.errors import UsageError
+
+
+def folder(path: Path, text: str) -> Folder:
+    (path / "aggregator.toml").write_text('federation = "fed"\ntask = "t"\n' + text)
+    return Folder(path)
+
+
+def test_the_file_that_init_writes_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "aggregator.toml").write_text(AGGREGATOR_TOML.format(federation="fed", task="t", min_sites=1))
+    assert Folder(tmp_path).settings() == Settings("fed", "t")
+
+
+def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDQUEUE_AGGREGATION__BUFFER_SIZE", "7")
+    assert folder(tmp_path, "[aggregation]\nbuffer_size = 2\n").settings().aggregation.buffer_size == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[aggregation]\nbuffer_size = 0\n", "buffer_size"),
+        ("[aggregation]\nbufer_size = 3\n", "bufer_size"),
+        ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedbuff, fedasync"),
+        ('[aggregation]\nstaleness = "linear"\n', "choose one of constant, polynomial, hinge"),
+        ('[aggregation]\nweighting = "rows"\n', "weighting"),
+        ('codec = "gzip"\n', "choose one of float32, int8"),
+        ("[plan]\nlearning_rate = 0\n", "learning_rate"),
+        ("[start]\nmin_sites = 0\n", "min_sites"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        folder(tmp_path, text).settings()
+
+
+def test_a_rule_gets_the_options_that_it_knows() -> None:
+    assert Aggregation(staleness="polynomial", power=1.0).discount()(1) == 0.5
+    assert Aggregation(staleness="hinge", slope=1.0, grace=0).discount()(1) == 0.5
+    assert Aggregation(staleness="constant").discount()(9) == 1.0
+    assert Aggregation(strategy="fedasync", buffer_size=9).build().buffer_size == 1
+    assert Aggregation(buffer_size=9).build().buffer_size == 9
+
+
+def test_a_plan_travels_as_names_and_numbers() -> None:
+    assert Plan(steps=3, batch_size=2, learning_rate=0.5, optimizer="adam").to_wire() == [
+        ("steps", 3.0), ("batch_size", 2.0), ("learning_rate", 0.5),
+        ("optimizer", 1.0), ("momentum", 0.0), ("weight_decay", 0.0),
+    ]  # fmt: skip

@@ -1,0 +1,131 @@
+"""Writes golden files that are not there yet: `python -m tests.golden.make`.
+
+Golden files are only ever added, never remade: a file that no longer decodes is a broken promise to a hospital that
+has not been updated, not a file to write again. The literals below belong to the files and are as fixed as they are.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.codecs import CODECS, Vector, encode
+from broker.identity import PrivateKey
+from broker.messages import (
+    AGGREGATOR,
+    EVERYONE,
+    Announcement,
+    Hello,
+    Message,
+    ModelPart,
+    Party,
+    Receipt,
+    UpdatePart,
+)
+
+FOLDER: Final = Path(__file__).parent
+AGGREGATOR_PARTY: Final = Party("trial", AGGREGATOR, PrivateKey(Ed25519PrivateKey.from_private_bytes(bytes(32))))
+SITE_PARTY: Final = Party("trial", "NY", PrivateKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32)))))
+
+ONE, TWO, THREE = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
+INCARNATION: Final = bytes(range(16))
+BODY: Final = b"\x00\x01body of a part\xff"
+
+SEALED: Final[dict[str, tuple[Party, str, Message, bytes]]] = {
+    "announcement": (
+        AGGREGATOR_PARTY,
+        EVERYONE,
+        Announcement(
+            task="clinics",
+            version=7,
+            model_digest=ONE,
+            previous_digest=TWO,
+            layout_digest=THREE,
+            parameters=4097,
+            model_codec="float32",
+            model_bytes=16000,
+            offset=42,
+            parts=1,
+            codec="int8",
+            plan=[("steps", 50.0), ("learning_rate", 0.1)],
+            statistics=[[3.0, 2.0], [1.5, -2.0], [1.25, 2.0]],
+            training=True,
+            issued_at=1700000000.5,
+        ),
+        b"",
+    ),
+    "model": (AGGREGATOR_PARTY, EVERYONE, ModelPart(version=7, model_digest=ONE, part=0, parts=1), BODY),
+    "update": (
+        SITE_PARTY,
+        AGGREGATOR,
+        UpdatePart(
+            task="clinics",
+            incarnation=INCARNATION,
+            sequence=3,
+            base_version=7,
+            base_digest=ONE,
+            examples=120,
+            steps=50,
+            metrics=[("loss", 0.5), ("accuracy", 0.75)],
+            held_out=30,
+            codec="int8",
+            payload_bytes=17,
+            payload_digest=TWO,
+            part=0,
+            parts=1,
+            settled=2,
+            made_at=1700000001.25,
+            training_s=12.5,
+        ),
+        BODY,
+    ),
+    "hello": (
+        SITE_PARTY,
+        AGGREGATOR,
+        Hello(
+            task="clinics",
+            incarnation=INCARNATION,
+            nonce=5,
+            settled=2,
+            made=3,
+            layout_digest=THREE,
+            examples=120,
+            statistics=[[3.0, 2.0], [1.5, -2.0], [1.25, 2.0]],
+            evicted=False,
+        ),
+        b"",
+    ),
+    "receipt": (
+        AGGREGATOR_PARTY,
+        "NY",
+        Receipt(INCARNATION, through=2, beyond=[4, 6], refused=[(2, "The update is too large.")], answers=5),
+        b"",
+    ),
+}
+
+
+def vectors() -> dict[str, Vector]:
+    """Multiples of a quarter that reach 127 quarters in each block, so that int8 holds them exactly as well."""
+    steps = np.arange(4097, dtype=np.int64)
+    long = np.arange((1 << 18) + 5, dtype=np.int64)
+    return {
+        "one": np.array([-31.75], dtype=np.float32),
+        "zeros": np.zeros(4096, dtype=np.float32),
+        "blocks": (((steps * 37 + 173) % 255 - 127) / 4).astype(np.float32),
+        "chunks": ((long % 3 - 1) * 31.75).astype(np.float32),
+    }
+
+
+def main() -> None:
+    """Write what is missing, leave what is there."""
+    files = {f"{codec}-{name}.payload": encode(codec, vector) for codec in CODECS for name, vector in vectors().items()}
+    for kind, (party, to, message, body) in SEALED.items():
+        files[f"{kind}.message"] = party.seal(message, to=to, body=body)
+    for name, data in files.items():
+        if not (FOLDER / name).exists():
+            (FOLDER / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A site's round: what the codec leaves out is sent later, and a hospital's own bounds hold."""
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from broker.codecs import decoded
+from broker.messages import Announcement
+from broker.weights import model_digest
+from site_worker.rounds import LocalRounds
+from site_worker.settings import Bounds, Settings
+from site_worker.tasks.synthetic import tiny
+from site_worker.training import Outcome, Plan, RefusedPlan, Trainer, TrainingError, initial_weights
+from tests.site_worker.bench import Aggregator
+
+PLAN = [("steps", 3.0), ("batch_size", 8.0), ("learning_rate", 0.5)]
+
+
+def rounds(**changes: Any) -> LocalRounds:
+    return LocalRounds(Settings("A", "m:f", **changes), tiny(), clock=lambda: 5.0)
+
+
+def announcement(local: LocalRounds, model: np.ndarray[Any, np.dtype[np.float32]], **changes: Any) -> Announcement:
+    changes = {"plan": PLAN, "layout_digest": local.layout.digest} | changes
+    digest = model_digest(local.layout.digest, model)
+    return msgspec.structs.replace(Aggregator().announce(7, model=model), model_digest=digest, **changes)
+
+
+def start(local: LocalRounds) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return local.layout.flatten(initial_weights(tiny()))
+
+
+def zeros() -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.zeros(5, dtype=np.float32)
+
+
+def test_what_was_sent_and_what_is_left_are_all_that_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, honest = list[Any](), Trainer.train
+
+    def noting(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event) -> Outcome:
+        outcome = honest(self, weights, plan, stopping)
+        learned.append(local.layout.flatten(outcome.weights) - local.layout.flatten(weights))
+        return outcome
+
+    monkeypatch.setattr(Trainer, "train", noting)
+    local = rounds(codec="int8")
+    model, residual, sent = start(local), zeros(), zeros()
+    for _ in range(6):
+        trained = local.run(announcement(local, model), model, residual, threading.Event())
+        assert trained.residual is not None
+        delta, residual = decoded("int8", trained.made.payload, 5), trained.residual
+        sent, model = sent + delta, model + delta
+    assert np.abs(residual).max() > 0
+    assert sent + residual == pytest.approx(np.sum(learned, axis=0), abs=1e-6)
+
+
+def test_a_lossless_codec_leaves_nothing_and_sends_what_was_left_before() -> None:
+    local, left = rounds(codec="float32"), np.full(5, 8.0, dtype=np.float32)
+    model = start(local)
+    plain = rounds(codec="float32").run(announcement(local, model), model, zeros(), threading.Event())
+    trained = local.run(announcement(local, model), model, left, threading.Event())
+    assert (plain.residual, trained.residual) == (None, None)
+    difference = decoded("float32", trained.made.payload, 5) - decoded("float32", plain.made.payload, 5)
+    assert difference == pytest.approx(left, abs=1e-5)
+
+
+def test_an_update_says_what_it_was_made_from() -> None:
+    local = rounds()
+    model = start(local)
+    asked = announcement(local, model)
+    made = local.run(asked, model, zeros(), threading.Event()).made
+    assert (made.sequence, made.base_version, made.base_digest) == (0, 7, asked.model_digest)
+    assert (made.codec, made.steps, made.examples, made.held_out, made.made_at) == ("int8", 3, 48, 16, 5.0)
+    assert {name for name, _ in made.metrics} == {"loss", "auc"}
+    assert made.payload_bytes == len(made.payload)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        (Bounds(max_steps=2), "steps 3, this site allows 2"),
+        (Bounds(max_batch_size=7), "batch_size 8, this site allows 7"),
+        (Bounds(max_learning_rate=0.25), "learning_rate 0.5, this site allows 0.25"),
+    ],
+)
+def test_a_plan_beyond_this_hospitals_bounds_is_not_run(bounds: Bounds, reason: str) -> None:
+    local = rounds(bounds=bounds)
+    with pytest.raises(TrainingError, match=reason):
+        local.run(announcement(local, start(local)), start(local), zeros(), threading.Event())
+
+
+def test_a_plan_with_words_of_its_own_is_refused() -> None:
+    local = rounds()
+    asked = announcement(local, start(local), plan=[*PLAN, ("epochs", 3.0)])
+    with pytest.raises(RefusedPlan, match="it may name"):
+        local.run(asked, start(local), zeros(), threading.Event())
+
+
+def test_a_codec_that_is_not_known_here_is_a_sentence() -> None:
+    local = rounds()
+    with pytest.raises(TrainingError, match="codec 'brotli'"):
+        local.run(announcement(local, start(local), codec="brotli"), start(local), zeros(), threading.Event())
+
+
+def test_what_is_not_finite_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Trainer.train
+
+    def diverged(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event) -> Outcome:
+        outcome = honest(self, weights, plan, stopping)
+        return replace(outcome, weights={name: one * np.float32("inf") for name, one in outcome.weights.items()})
+
+    monkeypatch.setattr(Trainer, "train", diverged)
+    local = rounds()
+    with pytest.raises(TrainingError, match="not finite"):
+        local.run(announcement(local, start(local)), start(local), zeros(), threading.Event())
+
+
+def test_the_greeting_has_counts_and_sums_and_no_rows() -> None:
+    hello = rounds().greeting()
+    assert (hello.task, hello.examples, [len(one) for one in hello.statistics]) == ("tiny", 48, [4, 4, 4])
+
+
+def test_a_start_from_other_statistics_makes_a_new_trainer() -> None:
+    local = rounds(codec="float32")
+    model = start(local)
+    wide = [[1.0] * 4, [0.0] * 4, [100.0] * 4]
+    payloads = [
+        rounds(codec="float32").run(announcement(local, model, statistics=one), model, zeros(), threading.Event())
+        for one in ([], wide)
+    ]
+    assert payloads[0].made.payload != payloads[1].made.payload
+    local.run(announcement(local, model), model, zeros(), threading.Event())
+    again = local.run(announcement(local, model, statistics=wide), model, zeros(), threading.Event())
+    assert again.made.payload == payloads[1].made.payload
