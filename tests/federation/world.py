@@ -25,7 +25,7 @@ from broker.drive import Tick
 from broker.identity import PrivateKey
 from broker.memory import MemoryBroker, MemoryLink
 from broker.messages import AGGREGATOR, Hello, Party, Peer
-from broker.topology import SiteNames, Topology, federation_topology, models_stream
+from broker.topology import SiteNames, Topology, federation_topology, models_stream, stream_bytes
 from broker.weights import Layout
 from deploy.history import Ledger
 from deploy.ledger import read_books
@@ -235,7 +235,7 @@ class World:
         link.close()
 
     def topologies(self) -> Iterable[Topology]:
-        yield federation_topology(FEDERATION)
+        yield federation_topology(FEDERATION, max_models_bytes=stream_bytes(LAYOUT.size))
         for name in self.names:
             yield SiteNames(FEDERATION, name).topology()
 

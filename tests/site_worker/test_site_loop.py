@@ -122,7 +122,7 @@ def test_an_announcement_that_must_not_be_followed_is_refused_also_after_a_resta
     connected.train_from(connected.aggregator.announce(2))
     connected.boot()
     connected.up()
-    refused = connected.aggregator.announced(connected.aggregator.announce(2, **changes))
+    refused = connected.aggregator.announced(connected.aggregator.announce(**{"version": 2, **changes}))
     effects = connected.feed(refused)
     assert (only(effects, Consume), only(effects, Ack), only(effects, NoteSeen)) == ([], [Ack(refused)], [])
     assert reason in connected.detail()
