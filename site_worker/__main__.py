@@ -53,7 +53,8 @@ def key(folder: Path) -> None:
     """Print this site's public key, the one line that the coordinator needs.
 
     \b
-    Example:
+    Examples:
+      fedqueue site key ny
       fedqueue aggregator add-site agg NY "$(fedqueue site key ny)" --broker broker
     """
     click.echo(PrivateKey.load(Folder(folder).key_file).public.to_text())

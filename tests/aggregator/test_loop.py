@@ -136,9 +136,7 @@ def test_killed_between_any_two_effects_it_ends_on_the_same_bits(
         killed_at(bench, messages, kill)
         assert finish(bench, []) == expected, f"killed after {kill} effects"
         assert all(one.same for one in replay(bench.journal, bench.place))
-        bench.feed(
-            bench.sites["B"].hello(2)
-        )  # a receipt that was lost with the process comes with the site's next hello
+        bench.feed(bench.sites["B"].hello(2))  # a receipt lost with the process comes with the site's next hello
         assert bench.receipts("B")[-1].through == 3
 
 
