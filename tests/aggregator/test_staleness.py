@@ -2,8 +2,6 @@
 
 import itertools
 
-from itertools import pairwise
-
 import pytest
 
 from aggregator.fold import Fold

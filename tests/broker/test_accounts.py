@@ -97,8 +97,10 @@ def test_names_may_hold_any_character(management: Management) -> None:
 
 
 def test_deleting_what_is_gone_changes_nothing(management: Management) -> None:
+    before = management.vhosts()
     management.delete_user("nobody-of-that-name")
     management.delete_vhost("nothing-of-that-name")
+    assert management.vhosts() == before
 
 
 def test_a_healthy_node_has_no_alarms(management: Management) -> None:

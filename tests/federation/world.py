@@ -7,6 +7,7 @@ One seed is one schedule: which actor takes its next event, what fails and when.
 import hashlib
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,7 +71,7 @@ class FusedLink:
         return call
 
 
-class Actor:
+class Actor(ABC):
     """A process with a disk, a link and a loop."""
 
     loop: Any
@@ -109,11 +110,13 @@ class Actor:
             self.link = None
             self.shut()
 
+    @abstractmethod
     def open(self, link: Any) -> None:
-        raise NotImplementedError
+        """Build loop and performer from disk."""
 
+    @abstractmethod
     def shut(self) -> None:
-        raise NotImplementedError
+        """Close the disk."""
 
 
 class AggregatorActor(Actor):

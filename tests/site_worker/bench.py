@@ -77,7 +77,7 @@ class Aggregator:
     ) -> Delivery:
         return Delivery(queue, self.party.seal(message, to=to, body=body), tag=object(), offset=offset)
 
-    def announce(self, version: int, /, *, model: Vector = MODEL, **changes: Any) -> Announcement:
+    def announce(self, version: int, *, model: Vector = MODEL, **changes: Any) -> Announcement:
         size = len(encode("float32", model))
         plain = Announcement(
             "sepsis", version, model_digest(LAYOUT.digest, model), bytes(32), LAYOUT.digest, len(model), "float32",
