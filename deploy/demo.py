@@ -21,6 +21,7 @@ import click
 from aggregator.journal import Journal
 from aggregator.opening import replay, restore
 from aggregator.status import read_status
+from broker.commands import STOPPED
 from broker.errors import FedqueueError, StorageError
 from broker.install import ensure_rabbitmq
 from broker.serving import until_signalled
@@ -103,7 +104,7 @@ class Outcome:
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, to look around; Ctrl-C ends it.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Where to write the report (HTML).")
-def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report_file: Path | None) -> None:
+def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report_file: Path | None) -> int:
     """Federate a model over four real US clinics on this machine, through a private RabbitMQ, in under a minute.
 
     One clinic trains ten times slower; one is killed for the middle half of the run and comes back.
@@ -127,9 +128,11 @@ def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report
                 _look_around(run)
         except _StoppedError:
             click.echo("stopped", err=True)
+            return STOPPED
         finally:
             run.federation.close()
             _tidy(folder, keep=report)
+    return 0
 
 
 class _StoppedError(FedqueueError):
