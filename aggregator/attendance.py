@@ -4,7 +4,7 @@ Presence is the broker's knowledge: a site is present while it consumes its roun
 operator's slip) is declared again before long, not at once for each message that could not be routed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aggregator.effects import NotePresence
@@ -14,6 +14,7 @@ from broker.link import QueueState
 from broker.topology import SiteNames, Topology, federation_topology
 
 PREFETCH: Final = 4
+PREFETCHED_BY_ALL: Final = 16
 REPAIR_S: Final = 2.0
 REPAIR_AGAIN_S: Final = 30.0
 Effects = list[Any]
@@ -54,7 +55,7 @@ class Attendance:
 
     def consume_all(self) -> Effects:
         """Start the consumers, anew where they run."""
-        return [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in self.sites]
+        return self._consume(self.sites)
 
     def enrolled(self, sites: Mapping[str, Enrolled]) -> Effects:
         """The registry has changed: follow it."""
@@ -63,7 +64,15 @@ class Attendance:
         if not self.connected:
             return []
         effects: Effects = [Cancel(SiteNames(self._federation, site).updates) for site in gone]
-        return effects + [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in new]
+        return effects + self._consume(new)
+
+    def _consume(self, sites: Iterable[str]) -> Effects:
+        """Few deliveries ahead where there are many sites: what the broker has sent, our memory must hold.
+
+        The inbox alone does not bound it, for the answer to any question comes behind all that was sent before it.
+        """
+        prefetch = max(1, min(PREFETCH, PREFETCHED_BY_ALL // max(1, len(self.sites))))
+        return [Consume(SiteNames(self._federation, site).updates, prefetch) for site in sites]
 
     def repair(self, now: float, *, after_s: float = REPAIR_S) -> None:
         """A queue is missing: declare the topology again before long."""

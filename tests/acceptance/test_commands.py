@@ -12,7 +12,6 @@ from broker.processes import Ports
 from broker.settings import write_secret
 from deploy.cli import cli
 from deploy.local import SitePlan
-from site_worker.settings import Folder as SiteFolder
 from tests.acceptance.books import settled
 from tests.acceptance.commands import fedqueue, module
 from tests.acceptance.federation import Federation
@@ -69,7 +68,7 @@ def test_an_unreachable_broker_is_waited_for_visibly(federation: Federation) -> 
     federation.start()
     federation.eventually("the aggregator says so", lambda: "does not answer" in federation.status().link)
     federation.eventually("the site says so", lambda: "does not answer" in federation.site_status("a").detail)
-    shown = fedqueue("site", "status", SiteFolder(federation.site("a").path).path).stdout
+    shown = fedqueue("site", "status", federation.site("a").path).stdout
     assert "waiting: The broker at" in shown
     assert [federation.stop(name) for name in ("a", "aggregator")] == [0, 0]
 
@@ -89,4 +88,4 @@ def test_every_commands_help_has_an_example() -> None:
     assert {("demo",), ("broker", "up"), ("aggregator", "export"), ("site", "run")} <= set(commands)
     for words in commands:
         shown = CliRunner().invoke(cli, [*words, "--help"], prog_name="fedqueue").output
-        assert re.search(rf"Examples?:\n(.*\n)*? +(\S+=\S+ )?fedqueue {' '.join(words)}", shown), shown
+        assert f"fedqueue {' '.join(words)}" in re.split(r"Examples?:\n", shown)[1], shown
