@@ -46,7 +46,7 @@ learning_rate = 0.1
 [aggregation]
 strategy = "fedbuff"         # fedbuff or fedasync
 buffer_size = 3              # updates a version is made of
-server_rate = 1.0
+# server_rate = 1.0          # default: 1.0 for fedbuff, 0.6 for fedasync
 weighting = "examples"       # examples or equal
 staleness = "polynomial"     # constant, polynomial or hinge
 power = 0.5
@@ -105,13 +105,14 @@ def add_site(folder: Folder, site: str, key: PublicKey, *, node: Node | None, ac
     settings = folder.settings()
     names = SiteNames(settings.federation, checked_name(site, "Site"))
     url = ""
-    if node is not None:
-        account, password = f"{settings.federation}.{site}", secrets.token_urlsafe(18)
-        _give_account(node, account, password, site_rights(settings.federation, site))
-        url = node.amqp_url(account, password)
-    declare_topology(_url(folder), names.topology())
     journal = Journal(folder.journal_file)
     try:
+        journal.check_key(site, key)  # before anything changes: a mistake here must not lock the real hospital out
+        if node is not None:
+            account, password = f"{settings.federation}.{site}", secrets.token_urlsafe(18)
+            _give_account(node, account, password, site_rights(settings.federation, site))
+            url = node.amqp_url(account, password)
+        declare_topology(_url(folder), names.topology())
         journal.begin()
         journal.enrol(site, key, account, at=time.time())
         journal.commit()

@@ -206,15 +206,19 @@ class Journal:
 
     def enrol(self, site: str, key: PublicKey, account: str | None, *, at: float) -> None:
         """Add a site to the registry; UsageError if it is there with another key."""
-        known = self._database.execute("SELECT public_key FROM sites WHERE site = ?", (site,)).fetchone()
-        if known is not None and known["public_key"] != key.to_text():
-            raise UsageError(f"Site {site} is enrolled with another key; a site's key is never replaced silently.")
+        self.check_key(site, key)
         with storing(str(self.path)):
             self._database.execute(
                 "INSERT INTO sites (site, public_key, account, added_at) VALUES (?,?,?,?)"
                 " ON CONFLICT (site) DO UPDATE SET account = excluded.account",
                 (site, key.to_text(), account, at),
             )
+
+    def check_key(self, site: str, key: PublicKey) -> None:
+        """UsageError if the site is enrolled with another key."""
+        known = self._database.execute("SELECT public_key FROM sites WHERE site = ?", (site,)).fetchone()
+        if known is not None and known["public_key"] != key.to_text():
+            raise UsageError(f"Site {site} is enrolled with another key; a site's key is never replaced silently.")
 
     def set_fact(self, name: str, value: bytes) -> None:
         """Keep a fact of the federation under a name."""

@@ -9,7 +9,7 @@ The loop reads the journal (kept parts, settled sequences) but never writes it: 
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Final
 
 from aggregator.admission import MAX_LEAP, check_fields, measured
 from aggregator.attendance import Attendance
@@ -39,6 +39,7 @@ from broker.link import (
 from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
 from broker.topology import models_stream, refused_queue, stream_bytes
 
+TOLD_AT_ONCE: Final = 100
 Effects = list[Any]
 
 
@@ -58,11 +59,12 @@ class AggregatorLoop:
         self._publication = Publication(party, fold, self._announcement)
         self._trouble: dict[str, str | None] = {}
         self._refusals = 0
+        self._told: set[int] = set()
         self._now = 0.0
 
     def deadline(self) -> float | None:
         """The next time at which something may be due."""
-        times = (self._attendance.deadline(), self._rounds.deadline())
+        times = (self._attendance.deadline(), self._rounds.deadline(), self._publication.deadline())
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Any, now: float) -> Effects:
@@ -74,8 +76,7 @@ class AggregatorLoop:
             case Delivery():
                 return self._on_delivery(event, now)
             case Confirmed(token):
-                self._receipts.left(token)
-                return self._publication.confirmed(event)
+                return [*self._left(token), *self._publication.confirmed(event)]
             case Consuming():
                 return self._publication.consuming(event)
             case Registry(sites):
@@ -89,24 +90,35 @@ class AggregatorLoop:
                 return [*self._attendance.up(now), *self._republish(), self._link_fact(now, down=None)]
             case Down(reason):
                 self._attendance.down()
-                self._receipts.down()
                 return [self._link_fact(now, down=reason)]
             case Stuck(reason):
                 return [self._link_fact(now, stuck=reason)]
+            case _:
+                return self._on_topology(event, now)
+
+    def _on_topology(self, event: Any, now: float) -> Effects:
+        match event:
             case Returned(token):
-                self._receipts.left(token)
                 self._attendance.repair(now)
+                return self._left(token)
             case Cancelled():
                 self._attendance.repair(now)
             case Declared(error):
-                effects = self._attendance.declared(error, now)
-                return effects + (self._republish() if effects else [])
+                consumers = self._attendance.declared(error, now)
+                return [*consumers, *(self._republish() if consumers else []), self._link_fact(now, repair=error)]
             case Inspected(queues):
                 return self._attendance.seen(queues, now)
         return []
 
+    def _left(self, token: Any) -> Effects:
+        """A message has been settled: what waited for its place may go."""
+        self._receipts.left(token)
+        if token[0] == "refused":
+            self._told.discard(token[1])
+        return self._publication.left(token)
+
     def _on_tick(self, now: float) -> Effects:
-        effects = self._attendance.tick(now)
+        effects = self._attendance.tick(now) + self._publication.tick(now)
         started = self._rounds.start(now)
         if started:
             effects += started + self._publication.begin()
@@ -197,8 +209,14 @@ class AggregatorLoop:
         return measured(update, payload, self._rounds.terms)
 
     def _refuse(self, refusal: Refuse) -> Effects:
-        """Journal it, and tell people at the console in the broker's refused queue."""
+        """Journal it, and tell people at the console in the broker's refused queue.
+
+        While many are on their way there the journal alone has to do: junk must not queue up before others' receipts.
+        """
         self._refusals += 1
+        if len(self._told) >= TOLD_AT_ONCE:
+            return [refusal]
+        self._told.add(self._refusals)
         text = {"site": refusal.site, "sequence": refusal.sequence, "reason": refusal.reason, "bytes": refusal.size}
         queue, token = refused_queue(self._party.federation), ("refused", self._refusals)
         return [refusal, Publish(Outgoing("", queue, json.dumps(text).encode(), token, "application/json"))]
@@ -224,7 +242,7 @@ class AggregatorLoop:
         )
 
     def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
-        """What `status` shows: consuming and publishing can each be in trouble."""
+        """What `status` shows: consuming, publishing and declaring can each be in trouble."""
         self._trouble |= trouble
         reasons = [reason for reason in self._trouble.values() if reason]
         return SetFact("link", json.dumps([f"waiting: {reasons[0]}" if reasons else "connected", now]).encode())

@@ -5,6 +5,7 @@ is missing or damaged, an older one is folded forward, and every version passed 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,7 +98,8 @@ def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = 5) -> None:
     wanted = {folder.snapshot(row.digest) for row in [versions[0], *versions[-keep:]]}
     for path in folder.models.glob("*.safetensors"):
         if path not in wanted:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a file that stays costs room only
+                path.unlink()
 
 
 def _newest_snapshot(folder: Folder, versions: list[VersionRow], aggregation: Aggregation) -> tuple[Layout, Fold, int]:

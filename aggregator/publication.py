@@ -18,6 +18,7 @@ from broker.messages import EVERYONE, PART_BYTES, Announcement, ModelPart, Party
 from broker.topology import ROUND_FOR_ALL, SiteNames, models_stream, rounds_exchange
 
 MODEL_CODEC: Final = "float32"
+STALLED_S: Final = 60.0
 Effects = list[Any]
 
 
@@ -47,6 +48,9 @@ class Publication:
         self._own = Peer(party.federation, party.name, party.key.public)
         self._job: _Job | None = None
         self._attempts = 0
+        self._moved: tuple[tuple[int, int, int], float] | None = None
+        self._in_flight: set[str] = set()
+        self._due: set[str] = set()
         self.announced: Announcement | None = None
 
     def begin(self) -> Effects:
@@ -82,11 +86,38 @@ class Publication:
 
     def announcement_for(self, site: str) -> Effects:
         """The newest announcement again, for one site."""
-        return (
-            []
-            if self.announced is None
-            else [self._publish(self.announced, site, SiteNames(self._party.federation, site).round_key)]
-        )
+        if self.announced is None or site in self._in_flight:
+            self._due |= {site} & self._in_flight
+            return []
+        self._in_flight.add(site)
+        return [self._publish(self.announced, site, SiteNames(self._party.federation, site).round_key)]
+
+    def left(self, token: Any) -> Effects:
+        """A message has been settled; a site that asked again meanwhile gets the newest announcement."""
+        if token[0] != "announcement" or token[2] not in self._in_flight:
+            return []
+        self._in_flight.discard(token[2])
+        if token[2] not in self._due:
+            return []
+        self._due.discard(token[2])
+        return self.announcement_for(token[2])
+
+    def deadline(self) -> float | None:
+        """When a transfer without progress starts again."""
+        return None if self._job is None or self._moved is None else self._moved[1] + STALLED_S
+
+    def tick(self, now: float) -> Effects:
+        """Start again when nothing has come for long although nothing of ours is unconfirmed: the reader missed it."""
+        job = self._job
+        if job is None:
+            self._moved = None
+            return []
+        progress = (job.attempt, job.sent, job.confirmed)
+        if self._moved is None or self._moved[0] != progress or now < self._moved[1]:
+            self._moved = (progress, now)
+        if job.sent == job.confirmed and now >= self._moved[1] + STALLED_S:
+            return self.restart()
+        return []
 
     def _is_first_part(self, delivery: Delivery, job: _Job) -> bool:
         try:

@@ -80,6 +80,7 @@ class Rounds:
         """Fix the statistics once `min_sites` have said hello, or `start_after_s` after the first."""
         if self.started or self._first_hello is None:
             return []
+        self._first_hello = min(self._first_hello, now)
         wanted = self._settings.start
         if len(self._hellos) < wanted.min_sites and now < self._first_hello + wanted.start_after_s:
             return []
@@ -115,6 +116,7 @@ class Rounds:
     def _reason_to_close(self, present: set[str] | None, now: float) -> str | None:
         if self._oldest is None:
             return None
+        self._oldest = min(self._oldest, now)  # the journal's time may be from a clock that ran ahead
         if self.fold.buffer.count >= self.fold.strategy.buffer_size:
             return "buffer full"
         if present and present <= self._contributors:

@@ -8,7 +8,6 @@ meanwhile the inbox fills and TCP holds the broker back, so nothing is taken tha
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -25,11 +24,11 @@ from aggregator.effects import (
     Snapshot,
     StoreEffect,
 )
-from aggregator.journal import Journal
+from aggregator.journal import Enrolled, Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import prune_snapshots, restore, rule_text
 from aggregator.settings import Folder
-from broker.drive import Inbox, drive, perform_on
+from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import StorageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
@@ -51,18 +50,20 @@ class Performer:
     def __init__(self, journal: Journal, folder: Folder, layout: Layout, link: Link, stopping: threading.Event) -> None:
         self._journal, self._folder, self._layout, self._link, self._stopping = journal, folder, layout, link, stopping
         self._staged: list[Any] = []
+        self._written: set[bytes] = set()  # snapshots of this batch: a model may have moved on when it is retried
 
     def stage(self, effects: Sequence[Any]) -> None:
         """See broker/drive.py."""
         for effect in effects:
             self._staged.append(effect)
             if isinstance(effect, StoreEffect):
-                self._until_stored(partial(self._store_first, effect))
+                self._until_stored(partial(self._store_first, effect), again=self._store_again)
 
     def flush(self) -> None:
         """See broker/drive.py."""
-        self._until_stored(self._journal.commit)
+        self._until_stored(self._journal.commit, again=self._store_again_and_commit)
         staged, self._staged = self._staged, []
+        self._written.clear()
         for effect in staged:
             if not isinstance(effect, StoreEffect):
                 perform_on(self._link, effect)
@@ -73,8 +74,8 @@ class Performer:
         self._journal.begin()
         self._store(effect)
 
-    def _until_stored(self, step: Callable[[], None]) -> None:
-        """Do `step`; on a full disk wait for room and do the whole open transaction again."""
+    def _until_stored(self, step: Callable[[], None], *, again: Callable[[], None]) -> None:
+        """Do `step`; on a full disk wait for room and do the whole open transaction `again`; only flush commits."""
         while True:
             try:
                 step()
@@ -83,15 +84,18 @@ class Performer:
                 self._journal.rollback()
                 if self._stopping.wait(DISK_RETRY_S):
                     raise
-                step = self._everything_again
+                step = again
             else:
                 return
 
-    def _everything_again(self) -> None:
+    def _store_again(self) -> None:
         self._journal.begin()
         for effect in self._staged:
             if isinstance(effect, StoreEffect):
                 self._store(effect)
+
+    def _store_again_and_commit(self) -> None:
+        self._store_again()
         self._journal.commit()
 
     def _store(self, effect: StoreEffect) -> None:
@@ -105,9 +109,12 @@ class Performer:
                 )  # fmt: skip
             case KeepPart(site, update, body):
                 self._journal.keep_part(site, update, body)
+            case Snapshot(digest) if digest in self._written:
+                pass
             case Snapshot(digest, version, model):
                 metadata = {"version": str(version)}
                 save_model(self._folder.snapshot(digest), self._layout, model, metadata=metadata)
+                self._written.add(digest)
             case AddVersion(row):
                 self._journal.add_version(row)
                 if row.version % PRUNE_EVERY == 0:
@@ -144,7 +151,7 @@ def serve(
     make_link: Callable[[Callable[[LinkEvent], None]], Link],
     stopping: threading.Event,
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> None:
     """Run the aggregator of `folder` until `stopping`; LinkRefused if the broker will not have it.
 
@@ -158,22 +165,22 @@ def serve(
         try:
             layout, fold = restore(journal, folder, settings.aggregation)
             party = Party(settings.federation, AGGREGATOR, key)
+            known = journal.sites()  # read before the loop does, so that no enrolment falls between
             loop = AggregatorLoop(settings, party, fold, journal, rule=rule_text(settings.aggregation))
-            watch = threading.Thread(target=_watch_registry, args=(folder, inbox, stopping), daemon=True)
+            watch = threading.Thread(target=_watch_registry, args=(folder, known, inbox, stopping), daemon=True)
             performer = Performer(journal, folder, layout, link, stopping)
             watch.start()
             link.open()
-            drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock, batch=BATCH)
+            drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
         finally:
             inbox.close()
             link.close()
             journal.close()
 
 
-def _watch_registry(folder: Folder, inbox: Inbox, stopping: threading.Event) -> None:
+def _watch_registry(folder: Folder, known: dict[str, Enrolled], inbox: Inbox, stopping: threading.Event) -> None:
     """Tell the loop when somebody has enrolled or removed a site in the journal."""
     journal = Journal(folder.journal_file)
-    known = journal.sites()
     try:
         while not stopping.wait(REGISTRY_S):
             found = journal.sites()

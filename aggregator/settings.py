@@ -43,11 +43,14 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How updates become versions, and when. `max_wait_s` publishes what there is, so that nobody waits for ever."""
+    """How updates become versions, and when; without `server_rate` the strategy's own holds.
+
+    `max_wait_s` publishes what there is, so that nobody waits for ever.
+    """
 
     strategy: str = "fedbuff"
     buffer_size: AtLeastOne = 3
-    server_rate: Annotated[float, Meta(gt=0)] = 1.0
+    server_rate: Annotated[float, Meta(gt=0)] | None = None
     weighting: Literal["examples", "equal"] = "examples"
     staleness: str = "polynomial"
     power: Annotated[float, Meta(ge=0)] = 0.5
@@ -69,7 +72,9 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             "fedbuff": {"buffer_size": self.buffer_size, "weighting": self.weighting},
         }
         chosen = options.get(self.strategy, {})
-        return strategy_named(self.strategy, discount=self.discount(), server_rate=self.server_rate, **chosen)
+        if self.server_rate is not None:
+            chosen = chosen | {"server_rate": self.server_rate}
+        return strategy_named(self.strategy, discount=self.discount(), **chosen)
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -79,6 +79,8 @@ class Receipts:
         """The settlement of one incarnation, whose site has read receipts through `known`; a receipt becomes due."""
         key = (site, incarnation)
         if key not in self._settlements:
+            for other in [one for one in self._settlements if one[0] == site]:
+                del self._settlements[other]  # an older incarnation's; the journal has it
             self._settlements[key] = Settlement.restored(*self._journal.settled(*key))
         self._settlements[key].forget(known)
         self._due[site] = incarnation
@@ -92,10 +94,6 @@ class Receipts:
         """A receipt was confirmed or returned: the next may go."""
         if token[0] == "receipt":
             self._in_flight.discard(token[1])
-
-    def down(self) -> None:
-        """The connection was lost: nothing is in flight."""
-        self._in_flight.clear()
 
     def leave(self) -> list[Publish]:
         """The receipts that can go now."""

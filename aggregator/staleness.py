@@ -1,7 +1,7 @@
 """What an update of staleness tau is worth: s(tau), where tau is the versions published since its base.
 
 Every rule gives exactly 1 to a fresh update. Discounts make the model steadier, and mute slow hospitals a second time
-(they already arrive rarely): see docs/reliability.md before choosing a steep one.
+(they already arrive rarely): see docs/algorithms.md before choosing a steep one.
 """
 
 from collections.abc import Callable

@@ -137,6 +137,12 @@ class Loop(Protocol):
         """When the loop wants a `Tick` at the latest."""
 
 
+def steady_clock() -> Callable[[], float]:
+    """Seconds since the epoch by the wall clock of now, going on steadily: setting the clock moves no deadline."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
 class Performer(Protocol):
     """Does what a loop asks for, in order."""
 

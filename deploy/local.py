@@ -122,14 +122,9 @@ class LocalFederation:
 
     def close(self) -> None:
         """End sites, then the aggregator, then the broker."""
-        for name in sorted(self.processes, key=lambda one: one == "aggregator"):
-            self.processes[name].send_signal(signal.SIGTERM)
-        for process in self.processes.values():
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        aggregator = [process for name, process in self.processes.items() if name == "aggregator"]
+        _end([process for name, process in self.processes.items() if name != "aggregator"])
+        _end(aggregator)
         self.processes.clear()
         if self._own_node is not None:
             self._own_node.kill()
@@ -145,3 +140,14 @@ class LocalFederation:
 
     def _log(self, name: str) -> Path:
         return self.path / f"{name}.log"
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -40,6 +40,7 @@ class Dispatch:
         self._retry_at: float | None = None
         self._connected = False
         self.trouble: str | None = None
+        self.outdated = False
 
     @property
     def waiting(self) -> int:
@@ -87,7 +88,7 @@ class Dispatch:
 
     def send(self) -> Effects:
         """Start the next update unless one is on its way."""
-        if self._sending is not None or self._retry_at is not None:
+        if self._sending is not None or self._retry_at is not None or self.outdated:
             return []
         unpublished = [sequence for sequence in self._bytes if sequence not in self._published]
         if not unpublished:
@@ -126,6 +127,10 @@ class Dispatch:
             self.trouble = f"A receipt was ignored: {error}"
             return [Ack(delivery)]
         if not isinstance(receipt, Receipt) or receipt.incarnation != self._incarnation:
+            return [Ack(delivery)]
+        self.outdated = self.outdated or max((receipt.through, *receipt.beyond)) > self._made
+        if self.outdated:  # restored from a copy: its next numbers are taken, so nothing said of them is about it
+            self.trouble = "This outbox is older than what the aggregator has from it; start this site with a new one."
             return [Ack(delivery)]
         settled = tuple(self._settled_by(receipt))
         for one in settled:

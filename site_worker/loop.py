@@ -14,12 +14,13 @@ from broker.messages import EVERYONE, Announcement, Hello, Party, Peer
 from broker.topology import SiteNames, models_stream
 from site_worker.dispatch import Dispatch
 from site_worker.download import Download
-from site_worker.effects import NoteActivity, NoteSeen, Store, Train, Trained, TrainingFailed
+from site_worker.effects import NoteActivity, NoteSeen, Settle, Store, Train, Trained, TrainingFailed
 from site_worker.outbox import Made, Outbox
 
-MODEL_PREFETCH: Final = 4
+MODEL_PREFETCH: Final = 1  # a reader that is cancelled still reads what was prefetched, on a hospital's line
 RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 600.0
+DOUBLINGS: Final = 6
 FIRST: Final = "waiting for the first announcement"
 Effects = list[Any]
 
@@ -41,6 +42,8 @@ class SiteLoop:
         self._training: Announcement | None = None
         self._retry_at: float | None = None
         self._failures = 0
+        self._newest, self._refusals = 0, 0
+        self._ask_at: float | None = None
         self._connected = False
         self._activity: tuple[str, int | None, str] | None = None
 
@@ -48,7 +51,8 @@ class SiteLoop:
 
     def deadline(self) -> float | None:
         """The next time at which something may be due."""
-        times = [self._dispatch.deadline(), self._retry_at if self._connected else None]
+        times = [self._dispatch.deadline()]
+        times += [self._retry_at, self._ask_at] if self._connected else []
         times.append(self._download.stalled_at if self._download else None)
         return min((time for time in times if time is not None), default=None)
 
@@ -99,6 +103,9 @@ class SiteLoop:
         effects = self._dispatch.tick(now)
         if self._download is not None and now >= self._download.stalled_at:
             return effects + self._ask_again(now)
+        if self._ask_at is not None and now >= self._ask_at and self._connected:
+            self._ask_at = None
+            effects += self._dispatch.hello(now)  # its answer is the newest announcement
         if self._retry_at is not None and now >= self._retry_at and self._connected:
             # Consuming anew gives a held announcement back; the broker drops it if a newer one is ready.
             self._retry_at, self._held = None, None
@@ -112,7 +119,9 @@ class SiteLoop:
 
     def _on_delivery(self, delivery: Delivery, now: float) -> Effects:
         if delivery.queue == self._names.receipts:
-            return self._dispatch.receipt(delivery, now)
+            settled = self._dispatch.receipt(delivery, now)
+            self._learn_of_refusal(settled, now)
+            return settled
         if delivery.queue == self._stream:
             return self._on_model_part(delivery, now)
         try:
@@ -145,7 +154,7 @@ class SiteLoop:
 
     def _begin(self, now: float) -> Effects:
         """Start on the held announcement, unless a round is under way or there is nothing to train."""
-        if self._held is None or self._training is not None or self._download is not None:
+        if self._held is None or self._training is not None or self._download is not None or self._dispatch.outdated:
             return []
         delivery, announcement = self._held
         if not announcement.training or announcement.version <= self._trained:
@@ -192,14 +201,29 @@ class SiteLoop:
         assert announcement is not None
         self._trained, self._failures, self._note = announcement.version, 0, ""
         numbered = made.numbered(self._dispatch.next_sequence())
+        self._newest = numbered.sequence
         effects: Effects = [Store(numbered, residual)]
         effects += self._dispatch.added(numbered.sequence, numbered.payload_bytes)
         return effects + self._begin(made.made_at)
 
+    def _learn_of_refusal(self, effects: Effects, now: float) -> None:
+        """A refused update counts for nobody: its version may be trained from again, else all might wait for all."""
+        settled = {one.sequence: one for effect in effects if isinstance(effect, Settle) for one in effect.settled}
+        newest = settled.get(self._newest)
+        if newest is None:
+            return
+        if newest.state == "accepted":
+            self._refusals = 0
+            return
+        self._trained -= 1
+        self._note = f"the aggregator refused update {newest.sequence}: {newest.reason}"
+        self._ask_at = now + _backoff(self._refusals)
+        self._refusals += 1
+
     def _fail(self, reason: str, now: float) -> None:
         """Say what is wrong, and try again later with whatever is then the newest announcement."""
         self._note = reason
-        self._retry_at = now + min(RETRY_S * 2**self._failures, LONGEST_RETRY_S)
+        self._retry_at = now + _backoff(self._failures)
         self._failures += 1
 
     # ---- what `status` shows
@@ -220,5 +244,10 @@ class SiteLoop:
             return "training", self._training.version, detail
         if self._download is not None:
             return "fetching", self._download.announcement.version, detail
-        state = "idle" if self._connected and self._retry_at is None else "waiting"
+        ready = self._connected and self._retry_at is None and not self._dispatch.outdated
+        state = "idle" if ready else "waiting"
         return state, self._trained if self._trained >= 0 else None, detail
+
+
+def _backoff(times: int) -> float:
+    return min(RETRY_S * 2.0 ** min(times, DOUBLINGS), LONGEST_RETRY_S)

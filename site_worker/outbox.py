@@ -186,8 +186,10 @@ class Outbox:
         return int(last)
 
     def last_base(self) -> int:
-        """The newest version trained from, -1 if none."""
-        (last,) = self._database.execute("SELECT coalesce(max(base_version), -1) FROM updates").fetchone()
+        """The newest version trained from and not refused, -1 if none."""
+        (last,) = self._database.execute(
+            "SELECT coalesce(max(base_version), -1) FROM updates WHERE state != 'refused'"
+        ).fetchone()
         return int(last)
 
     def nonce(self) -> int:

@@ -22,6 +22,7 @@ from site_worker.settings import Settings
 from site_worker.tasks.task import Task
 from site_worker.training import Plan, Trainer, TrainingError, initial_weights
 
+MOST_METRICS, LONGEST_NAME = 64, 64  # what an update can carry: broker/messages.py
 Vector = NDArray[np.float32]
 
 
@@ -51,10 +52,14 @@ class LocalRounds:
 
     def run(self, announcement: Announcement, model: Vector, residual: Vector, stopping: threading.Event) -> Trained:
         """Evaluate, train and compress; TrainingError if it cannot be done, Stopped if `stopping` was set."""
-        started = self._clock()
+        started = time.monotonic()
         trainer = self._trainer_for(announcement.statistics)
         metrics = trainer.evaluate(self.layout.unflatten(model))
         held_out = int(metrics.pop("rows", 0))
+        if len(metrics) > MOST_METRICS or not all(1 <= len(name) <= LONGEST_NAME for name in metrics):
+            raise TrainingError(
+                f"A task has at most {MOST_METRICS} metrics, with names of 1 to {LONGEST_NAME} characters."
+            )
         outcome = trainer.train(self.layout.unflatten(model), self._plan(announcement), stopping)
         target = self.layout.flatten(outcome.weights) - model + residual
         if not np.isfinite(target).all():
@@ -75,7 +80,7 @@ class LocalRounds:
             codec=codec,
             payload_digest=hashlib.sha256(payload).digest(),
             made_at=self._clock(),
-            training_s=self._clock() - started,
+            training_s=time.monotonic() - started,
             payload_bytes=len(payload),
             payload=payload,
         )

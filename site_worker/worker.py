@@ -7,13 +7,13 @@ broker delivers it again at the next start. The order of the end: the trainer is
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import torch
 
-from broker.drive import Inbox, drive, perform_on
+from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey, PublicKey
@@ -42,18 +42,21 @@ from site_worker.training import Stopped
 log = logging.getLogger(__name__)
 
 DISK_RETRY_S: Final = 2.0
+T = TypeVar("T")
 
 
 class Performer:
     """Does the loop's effects: stores at once, everything else at `flush`."""
 
-    def __init__(self, party: Party, rounds: LocalRounds, outbox: Outbox, *, link: Link, inbox: Inbox) -> None:
+    def __init__(
+        self, party: Party, rounds: LocalRounds, outbox: Outbox, *, link: Link, inbox: Inbox, stopping: threading.Event
+    ) -> None:
         self._party, self._rounds = party, rounds
         self._outbox, self._link, self._inbox = outbox, link, inbox
         self._names = SiteNames(party.federation, party.name)
         self._later: list[Any] = []
         self._trainer: threading.Thread | None = None
-        self.stopping = threading.Event()
+        self.stopping = stopping
 
     def stage(self, effects: Sequence[Any]) -> None:
         """See broker/drive.py."""
@@ -76,7 +79,7 @@ class Performer:
                     perform_on(self._link, effect)
 
     def join(self) -> None:
-        """Tell the trainer to stop and wait for it."""
+        """Tell the trainer to stop, whatever ended the loop, and wait for it."""
         self.stopping.set()
         if self._trainer is not None:
             self._trainer.join()
@@ -152,7 +155,7 @@ class Performer:
             pass
         except FedqueueError as error:
             self._inbox.put(TrainingFailed(str(error)))
-        except Exception as error:
+        except BaseException as error:
             # A task is the hospital's own code: whatever it raises is this site's trouble, told in status and the log.
             log.exception("the task failed")
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
@@ -163,19 +166,20 @@ def work(
     make_link: Callable[[Callable[[LinkEvent], None]], Link],
     stopping: threading.Event,
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> None:
     """Run the worker of `folder` until `stopping`; LinkRefused if the broker will not have it.
 
     `make_link` is given the function that takes events.
     """
+    clock = clock or steady_clock()
     settings, joined, key = folder.settings(), folder.joined(), PrivateKey.load(folder.key_file)
     with sole_process(folder.path, "The site worker"):
         outbox = Outbox(folder.outbox_file)
         try:
             outbox.note_activity("starting", None, "", at=clock())
             torch.set_num_threads(settings.threads)
-            task = load_task(settings.task, settings.options)
+            task = _described(partial(load_task, settings.task, settings.options))
             if task.name != joined.task:
                 raise UsageError(
                     f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}."
@@ -183,10 +187,10 @@ def work(
             rounds = LocalRounds(settings, task, clock=clock)
             party = Party(joined.federation, settings.site, key)
             peer = Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key))
-            loop = SiteLoop(party, peer, outbox, rounds.greeting(), probe_s=settings.probe_s)
+            loop = SiteLoop(party, peer, outbox, _described(rounds.greeting), probe_s=settings.probe_s)
             inbox = Inbox()
             link = make_link(inbox.put)
-            performer = Performer(party, rounds, outbox, link=link, inbox=inbox)
+            performer = Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
             try:
                 link.open()
                 drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock)
@@ -197,3 +201,13 @@ def work(
             outbox.note_activity("stopped", None, "", at=clock())
         finally:
             outbox.close()
+
+
+def _described(step: Callable[[], T]) -> T:
+    """What the hospital's own code makes at the start; UsageError in one sentence, whatever it raises."""
+    try:
+        return step()
+    except FedqueueError:
+        raise
+    except Exception as error:
+        raise UsageError(f"The task cannot be set up: {type(error).__name__}: {error}.") from error

@@ -7,7 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from aggregator.enrolment import add_site
 from broker.errors import LinkRefused, UsageError
+from broker.identity import PrivateKey
 from broker.processes import Ports
 from broker.settings import write_secret
 from deploy.cli import cli
@@ -89,3 +91,13 @@ def test_every_commands_help_has_an_example() -> None:
     for words in commands:
         shown = CliRunner().invoke(cli, [*words, "--help"], prog_name="fedqueue").output
         assert f"fedqueue {' '.join(words)}" in re.split(r"Examples?:\n", shown)[1], shown
+
+
+def test_adding_a_site_with_a_wrong_key_leaves_the_real_site_its_password(federation: Federation) -> None:
+    federation.prepare(SitePlan("a", {"site": 1}), versions=2)
+    federation.start_aggregator()
+    folder, wrong = federation.aggregator, PrivateKey.generate().public
+    with pytest.raises(UsageError, match="enrolled with another key"):
+        add_site(folder, "a", wrong, node=federation.node, account=None)
+    federation.start_site("a")
+    federation.reaches(2)

@@ -1,7 +1,9 @@
 """Exactly once: whatever is delivered again, and wherever the aggregator is killed, an update counts once."""
 
 import hashlib
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,8 +11,9 @@ from aggregator.effects import Accept, AddVersion, KeepPart, Refuse, Snapshot, S
 from aggregator.opening import replay
 from aggregator.settings import Aggregation
 from broker.drive import Ack, Publish
-from broker.link import Delivery
-from tests.aggregator.bench import Bench, floats, only
+from broker.link import Confirmed, Declared, Delivery
+from broker.messages import Peer
+from tests.aggregator.bench import Bench, floats, only, published
 from tests.aggregator.conftest import MakeBench
 
 PAIR = Aggregation(buffer_size=2)
@@ -224,3 +227,32 @@ def test_parts_that_are_not_the_signed_payload_are_refused_with_their_sequence(p
 def test_an_update_that_cannot_be_right_is_refused_at_its_first_part(parted: Bench) -> None:
     parts = parted.sites["A"].parts(1, BIG, task="other")
     assert [len(only(parted.feed(part), Refuse)) for part in parts] == [1, 0, 0]
+
+
+def test_junk_does_not_queue_up_before_the_receipts_of_others(bench: Bench) -> None:
+    junk = [bench.feed(replace(bench.sites["A"].hello(), body=b"junk")) for _ in range(300)]
+    told = [one for effects in junk for one in published(effects) if one.routing_key == "fq.fed.refused"]
+    assert len(told) == 100
+    assert len(bench.journal.query("SELECT id FROM refused")) == 300
+    bench.feed(Confirmed(told[0].token))
+    again = published(bench.feed(replace(bench.sites["A"].hello(), body=b"junk")))
+    assert [one.routing_key for one in again].count("fq.fed.refused") == 1
+
+
+def test_a_repair_that_the_broker_refuses_is_seen_in_the_status(bench: Bench) -> None:
+    bench.feed(Declared("The queue exists with other arguments."))
+    assert "other arguments" in (bench.journal.fact("link") or b"").decode()
+    bench.feed(Declared(None))
+    assert "connected" in (bench.journal.fact("link") or b"").decode()
+
+
+def test_the_largest_statistics_that_a_hello_may_carry_can_be_announced(bench: Bench) -> None:
+    lists = [[1.0] * 32_768] * 3
+    announcement = bench.loop._announcement(version=0, digest=bytes(32), offset=0, parts=1, model_bytes=1)
+    largest = msgspec.structs.replace(announcement, statistics=lists)
+    sealed = bench.loop._party.seal(largest, to="A")
+    peer = Peer("fed", "aggregator", bench.key.public)
+    assert peer.open(sealed, recipients=frozenset({"A"}))[0] == largest
+    hello = bench.sites["A"].hello(statistics=[[1.0] * 32_769] * 3)
+    effects = bench.feed(hello)
+    assert only(effects, Refuse)[0].reason.startswith("The hello breaks its schema")

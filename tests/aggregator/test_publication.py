@@ -7,9 +7,10 @@ import pytest
 
 from aggregator.settings import Aggregation
 from broker.codecs import decoded
-from broker.drive import Ack, Cancel, Consume, Publish
+from broker.drive import Ack, Cancel, Consume, Publish, Tick
 from broker.link import Confirmed, Consuming, Delivery, Down, Outgoing
 from broker.messages import EVERYONE, Announcement, ModelPart, Peer
+from broker.topology import SiteNames
 from tests.aggregator.bench import Bench, only, published
 from tests.aggregator.conftest import MakeBench
 
@@ -163,3 +164,31 @@ def test_after_the_last_version_it_asks_for_no_more_training(make_bench: MakeBen
     bench.boot()
     bench.up()
     assert not announced(bench).training
+
+
+def test_a_transfer_whose_first_part_the_reader_missed_starts_again(bench: Bench) -> None:
+    all_parts(bench)  # all confirmed, and part 0 never read back
+    bench.now += 59.0
+    assert only_consumes(bench.feed(Tick())) == []
+    bench.now += 2.0
+    assert only_consumes(bench.feed(Tick())) == [Consume(STREAM, 1, "next")]
+
+
+def test_a_transfer_that_waits_for_a_confirm_is_left_to_the_link(bench: Bench) -> None:
+    bench.feed(Consuming(STREAM))
+    bench.feed(Tick())
+    bench.now += 10_000.0
+    assert only_consumes(bench.feed(Tick())) == []
+
+
+def only_consumes(effects: list[Any]) -> list[Consume]:
+    return [one for one in effects if isinstance(one, Consume) and one.queue == STREAM]
+
+
+def test_a_site_that_keeps_asking_has_one_announcement_under_way(bench: Bench) -> None:
+    announced(bench)
+    key = SiteNames("fed", "A").round_key
+    first, *none = [one for n in range(1, 20) for one in published(bench.feed(bench.sites["A"].hello(n)))
+                    if one.routing_key == key]  # fmt: skip
+    assert none == []
+    assert [one.routing_key for one in published(bench.feed(Confirmed(first.token)))].count(key) == 1

@@ -65,7 +65,7 @@ class FreedOnConfirm(FusedSite):
 class Forgetful(Journal):
     """Does not know after a restart what was settled before, and does not mind a second row."""
 
-    def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:  # noqa: ARG002
+    def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:
         return [], {}
 
 

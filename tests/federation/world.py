@@ -145,7 +145,9 @@ class SiteActor(Actor):
         self.loop = world.mutant.site_loop(party, peer, self.outbox, greeting, probe_s=PROBE_S)
         inbox: Any = SimpleNamespace(put=self.events.append)
         rounds: Any = SimpleNamespace(task_name="t")
-        self.performer = world.mutant.site(party, rounds, self.outbox, link=link, inbox=inbox)
+        self.performer = world.mutant.site(
+            party, rounds, self.outbox, link=link, inbox=inbox, stopping=threading.Event()
+        )
         self.performer.fuse, self.performer.learn = self.fuse, self.learn
 
     def shut(self) -> None:

@@ -38,7 +38,7 @@ def training(site: Site, version: int) -> tuple[Announcement, Delivery]:
 
 def test_the_announcement_is_acked_only_after_the_update_is_stored(connected: Site) -> None:
     announcement, delivery, first = announce(connected, 0)
-    assert only(first, Consume) == [Consume(STREAM, 4, announcement.offset)]
+    assert only(first, Consume) == [Consume(STREAM, 1, announcement.offset)]
     (part,) = connected.aggregator.model(announcement)
     second = connected.feed(part)
     assert only(second, Train)[0].model.tolist() == MODEL.tolist()
@@ -77,7 +77,7 @@ def test_a_newer_announcement_during_training_waits_its_turn(connected: Site) ->
     second, delivery, effects = announce(connected, 1)
     assert (only(effects, Consume), only(effects, Ack)) == ([], [])
     effects = connected.trained(first)
-    assert only(effects, Consume) == [Consume(STREAM, 4, second.offset)]
+    assert only(effects, Consume) == [Consume(STREAM, 1, second.offset)]
     assert only(effects, Ack) == []
     connected.feed(*connected.aggregator.model(second))
     assert Ack(delivery) in connected.trained(second)

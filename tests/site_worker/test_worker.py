@@ -1,0 +1,97 @@
+"""The worker's driver: it stops when told, whatever it waits for, and a task's own mistakes end in a sentence."""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker.drive import Inbox, drive
+from broker.errors import StorageError, UsageError
+from broker.identity import PrivateKey
+from broker.messages import Party
+from site_worker.effects import NoteActivity, Train, TrainingFailed
+from site_worker.outbox import Outbox
+from site_worker.worker import Performer, _described
+
+
+class Full(Outbox):
+    """A disk without room; says when it was asked."""
+
+    asked: threading.Event
+
+    def note_activity(self, state: str, version: int | None, detail: str, *, at: float) -> None:
+        self.asked.set()
+        raise StorageError("disk full")
+
+
+class Noting:
+    """A loop that only ever wants its activity noted."""
+
+    def handle(self, _event: Any, now: float) -> list[Any]:
+        return [NoteActivity("idle", None, "", now)]
+
+    def deadline(self) -> float | None:
+        return None
+
+
+def performer(outbox: Outbox, rounds: Any, stopping: threading.Event, inbox: Inbox) -> Performer:
+    link: Any = SimpleNamespace()
+    party = Party("fed", "A", PrivateKey.generate())
+    return Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
+
+
+def test_a_full_disk_does_not_keep_the_worker_from_stopping(tmp_path: Path) -> None:
+    outbox = Full(tmp_path / "outbox.db")
+    outbox.asked = threading.Event()
+    stopping, inbox = threading.Event(), Inbox()
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            drive(Noting(), inbox, performer(outbox, None, stopping, inbox), stopping=stopping.is_set)
+        except StorageError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert outbox.asked.wait(30)
+    stopping.set()
+    thread.join(30)
+    assert ended == ["disk full"]
+    outbox.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), RuntimeError("no such column"), KeyboardInterrupt()])
+def test_whatever_a_task_raises_is_told_as_failed_training(tmp_path: Path, error: BaseException) -> None:
+    def run(*_: Any) -> None:
+        raise error
+
+    outbox, inbox = Outbox(tmp_path / "outbox.db"), Inbox()
+    driver = performer(outbox, SimpleNamespace(run=run), threading.Event(), inbox)
+    announcement: Any = None
+    driver.stage([Train(announcement, np.zeros(3, dtype=np.float32))])
+    driver.flush()
+    told = inbox.get(30)
+    assert isinstance(told, TrainingFailed)
+    assert type(error).__name__ in told.reason
+    driver.join()
+    outbox.close()
+
+
+def test_a_task_that_cannot_be_set_up_is_a_sentence() -> None:
+    def missing() -> None:
+        raise FileNotFoundError("patients.csv")
+
+    with pytest.raises(UsageError, match=r"^The task cannot be set up: FileNotFoundError: patients\.csv\.$"):
+        _described(missing)
+
+
+def test_a_mistake_that_names_its_remedy_is_passed_on() -> None:
+    def wrong() -> None:
+        raise UsageError("Install it.")
+
+    with pytest.raises(UsageError, match=r"^Install it\.$"):
+        _described(wrong)
