@@ -92,7 +92,7 @@ class Inbox:
     """Events for a loop, in order. Thread-safe.
 
     `put` blocks while deliveries of more than `max_bytes` wait: the link then stops reading from its socket, TCP holds
-    the broker back. What the link itself has read while it waited for an answer comes on top. Other events pass at once.
+    the broker back. What the link has read while waiting for an answer comes on top. Other events pass at once.
     """
 
     def __init__(self, *, max_bytes: int = 8 << 20) -> None:
