@@ -121,3 +121,15 @@ def test_a_broker_that_is_away_is_a_link_error() -> None:
     away = Management(f"http://127.0.0.1:{Ports.free().management}", "admin", "any")
     with pytest.raises(LinkError, match=r"does not answer: .*refused"):
         away.overview()
+
+
+def test_consumers_are_counted(management: Management, vhost: str, admin: BlockingChannel) -> None:
+    def ignore(*_: object) -> None:
+        """Takes a message and does nothing with it."""
+
+    admin.basic_consume("fq.lungs.south.updates", ignore)
+
+    def consumed() -> list[str]:
+        return [queue["name"] for queue in management.queues(vhost) if queue.get("consumers")]
+
+    assert wait_until(lambda: consumed() == ["fq.lungs.south.updates"], 20.0)
