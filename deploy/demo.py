@@ -5,6 +5,7 @@ counts, and at the end the ledger says where every update is, computed from the 
 """
 
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -22,7 +23,7 @@ from aggregator.journal import Journal
 from aggregator.opening import replay, restore
 from aggregator.status import read_status
 from broker.commands import STOPPED
-from broker.errors import FedqueueError, StorageError
+from broker.errors import FedqueueError, StorageError, UsageError
 from broker.install import ensure_rabbitmq
 from broker.serving import until_signalled
 from broker.statistics import FeatureStatistics
@@ -115,6 +116,9 @@ def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report
       fedqueue demo --keep
       fedqueue demo --json figures.json --seed 3
     """
+    for path in (json_file, report_file):
+        if path is not None and not os.access(path.absolute().parent, os.W_OK):
+            raise UsageError(f"{path} cannot be written: there is no folder {path.absolute().parent} to write to.")
     ensure_rabbitmq(log=click.echo)
     folder = Path(tempfile.mkdtemp(prefix="fedqueue-demo-"))
     report = report_file or folder / "report.html"
