@@ -45,7 +45,7 @@ class PublishingHalf:
         self._deliver = deliver
         self._unsettled: deque[Outgoing] = deque()
         self.lifeline = Lifeline(
-            address, name, stopping, self._serve, on_loss=self._lose, on_refusal=on_refusal, heartbeat_s=heartbeat_s
+            address, name, stopping, self._serve, on_loss=self._tell, on_refusal=on_refusal, heartbeat_s=heartbeat_s
         )
 
     def publish(self, message: Outgoing) -> None:
@@ -85,7 +85,7 @@ class PublishingHalf:
             wait=BACKOFF,
             sleep=partial(self._pause, connection),
             stop=stop_when_event_set(self._stopping),
-            before_sleep=lambda _state: self._lose(f"The queue behind {message.routing_key!r} takes no more messages."),
+            before_sleep=lambda _state: self._tell(f"The queue behind {message.routing_key!r} takes no more messages."),
             reraise=True,
         )
         properties = pika.BasicProperties(
@@ -112,9 +112,6 @@ class PublishingHalf:
                 "correct the address."
             ) from error
         return f"The broker refuses the message: {said(error).rstrip('.')}."
-
-    def _lose(self, reason: str) -> None:
-        self._tell(reason)
 
     def _tell(self, trouble: str | None) -> None:
         """Keep what publishing waits for, and say so when it changes."""

@@ -35,12 +35,12 @@ class Consumer:
         self._prefetch = prefetch
         self._is_stream = offset is not None
         self._unacked = 0
+        self._deleted = False
         arguments = {OFFSET_HEADER: offset} if self._is_stream else {}
         channel.basic_qos(prefetch_count=prefetch)
         channel.add_on_cancel_callback(self._on_cancel)
         deliver_to: Any = self._on_message
         channel.basic_consume(queue, deliver_to, arguments=arguments)
-        self._deleted = False
 
     @property
     def ended_by_broker(self) -> str | None:

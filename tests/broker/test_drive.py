@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.drive import Ack, Cancel, Consume, Declare, Inbox, Inspect, Publish, Tick, drive, perform_on
+from broker.drive import Ack, Cancel, Consume, Declare, Inbox, Inspect, Publish, Tick, drive, perform_on, steady_clock
 from broker.errors import LinkRefused
 from broker.link import Delivery, Denied, Offset, Outgoing, Up
 from broker.topology import Topology
@@ -185,3 +185,10 @@ def test_every_effect_of_the_link_reaches_it() -> None:
         ("inspect", ("queue",), {}),
         ("declare", Topology(), {}),
     ]
+
+
+def test_setting_the_clock_moves_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = steady_clock()
+    before = clock()
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert before <= clock() < before + 60

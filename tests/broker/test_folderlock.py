@@ -31,7 +31,7 @@ def test_asking_all_the_time_keeps_nobody_from_starting(tmp_path: Path) -> None:
     try:
         for _ in range(300):
             with sole_process(tmp_path, "The worker"):
-                pass
+                assert running_process(tmp_path) == os.getpid()
     finally:
         stopping.set()
         asking.join()

@@ -136,3 +136,18 @@ def test_a_start_from_other_statistics_makes_a_new_trainer() -> None:
     local.run(announcement(local, model), model, zeros(), threading.Event())
     again = local.run(announcement(local, model, statistics=wide), model, zeros(), threading.Event())
     assert again.made.payload == payloads[1].made.payload
+
+
+def test_a_clock_set_back_while_training_gives_no_negative_duration() -> None:
+    times = iter([1_000.0 - second for second in range(100)])
+    local = LocalRounds(Settings("A", "m:f"), tiny(), clock=lambda: next(times))
+    made = local.run(announcement(local, start(local)), start(local), zeros(), threading.Event()).made
+    assert 0 <= made.training_s < 60
+
+
+@pytest.mark.parametrize("names", [["m" * 65], [f"m{number}" for number in range(64)]])  # with the loss, 65
+def test_metrics_that_no_update_can_carry_are_the_tasks_mistake(names: list[str]) -> None:
+    task = replace(tiny(), metrics={name: lambda _scores, _labels: 1.0 for name in names})
+    local = LocalRounds(Settings("A", "m:f"), task)
+    with pytest.raises(TrainingError, match="at most 64 metrics"):
+        local.run(announcement(local, start(local)), start(local), zeros(), threading.Event())

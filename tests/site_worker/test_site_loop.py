@@ -195,3 +195,11 @@ def test_a_damaged_model_is_fetched_again_later(connected: Site) -> None:
 def test_parts_that_come_when_nothing_is_fetched_end_the_reader(connected: Site) -> None:
     (part,) = connected.aggregator.model(connected.aggregator.announce(0))
     assert connected.feed(part) == [Cancel(STREAM)]
+
+
+def test_ever_so_many_failures_wait_ten_minutes_each(connected: Site) -> None:
+    for _ in range(1_100):
+        connected.feed(TrainingFailed("no such file"))
+    deadline = connected.loop.deadline()
+    assert deadline is not None
+    assert deadline <= connected.now + 600.0
