@@ -8,6 +8,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,10 @@ Vector = NDArray[np.float32]
 class LocalRounds:
     """The rounds of one site. Used by one thread at a time; keeps the trainer while the statistics stay the same."""
 
-    def __init__(self, settings: Settings, task: Task, *, clock: Callable[[], float] = time.time) -> None:
-        self._settings, self._task, self._clock = settings, task, clock
+    def __init__(
+        self, settings: Settings, task: Task, *, folder: Path | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings, self._task, self._folder, self._clock = settings, task, folder, clock
         self._trainer: tuple[list[list[float]], Trainer] | None = None
         self.task_name = task.name
         self.layout = Layout.of(initial_weights(task))
@@ -50,9 +53,19 @@ class LocalRounds:
             evicted=False,
         )
 
-    def run(self, announcement: Announcement, model: Vector, residual: Vector, stopping: threading.Event) -> Trained:
+    def unfinished(self) -> Announcement | None:
+        """The announcement of the round that is kept."""
+        return None
+
+    def forget(self) -> None:
+        """Drop the round that is kept."""
+
+    def run(
+        self, announcement: Announcement, model: Vector | None, residual: Vector, stopping: threading.Event
+    ) -> Trained:
         """Evaluate, train and compress; TrainingError if it cannot be done, Stopped if `stopping` was set."""
         started = time.monotonic()
+        assert model is not None
         trainer = self._trainer_for(announcement.statistics)
         metrics = trainer.evaluate(self.layout.unflatten(model))
         held_out = int(metrics.pop("rows", 0))
