@@ -17,16 +17,13 @@ from typing import Any, Final
 
 import click
 
-from aggregator.journal import Journal
-from aggregator.opening import replay, restore
 from broker.commands import STOPPED
 from broker.errors import StorageError, UsageError
 from broker.install import ensure_rabbitmq
 from broker.serving import until_signalled
-from broker.statistics import FeatureStatistics
+from deploy.ending import read_ending
 from deploy.gather import read_events
 from deploy.history import Absence, History, Ledger, SiteRow
-from deploy.ledger import read_books
 from deploy.live import LiveView
 from deploy.local import LocalFederation, SitePlan
 from deploy.report import write
@@ -208,24 +205,14 @@ class _Run:
     def _outcome(self) -> Outcome:
         from deploy.baselines import alone, federated_auc, pooled_auc  # noqa: PLC0415 - needs torch
 
-        folder = self.federation.aggregator
-        outboxes = [(name, self.federation.site(name).outbox_file) for name in CLINICS]
-        ledger = read_books(folder.journal_file, outboxes).balance()
-        journal = Journal(folder.journal_file)
-        try:
-            layout, fold = restore(journal, folder, folder.settings().aggregation)
-            replayed = all(one.same for one in replay(journal, folder))
-            lists = json.loads(journal.fact("statistics") or b"[]")
-        finally:
-            journal.close()
-        common = FeatureStatistics.from_lists(lists) if lists else None
+        ending = read_ending(self.federation, CLINICS)
         return Outcome(
-            versions=fold.version,
+            versions=ending.version,
             alone=alone(seed=self._seed),
-            federated=federated_auc(layout.unflatten(fold.model), common, seed=self._seed),
+            federated=federated_auc(ending.weights, ending.statistics, seed=self._seed),
             pooled=pooled_auc(seed=self._seed),
-            ledger=ledger,
-            replayed=replayed,
+            ledger=ending.ledger,
+            replayed=ending.replayed,
             mean_staleness=self._mean_staleness(),
             seconds=self._watch.seconds,
         )

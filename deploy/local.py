@@ -39,18 +39,21 @@ class SitePlan:
     step_delay_s: float = 0.0
     probe_s: float = 30.0
     task: str = ""
+    seed: int = 0
 
 
 @dataclass
 class LocalFederation:
     """Folders under `path`; processes by name. `close` leaves no process behind, whatever happened before.
 
-    A `node` that is given belongs to its giver; one that `start_broker` made ends with the federation.
+    A `node` that is given belongs to its giver; one that `start_broker` made ends with the federation. `expendable`
+    names the processes that may end by themselves without ending the run.
     """
 
     path: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     node: Node | None = None
+    expendable: set[str] = field(default_factory=set)
     _own_node: Node | None = field(default=None, init=False)
 
     @property
@@ -120,9 +123,9 @@ class LocalFederation:
         process.wait()
 
     def check(self) -> None:
-        """FedqueueError with its last words if a process has ended by itself."""
+        """FedqueueError with its last words if a process has ended by itself that must not."""
         for name, process in self.processes.items():
-            if process.poll() is not None:
+            if process.poll() is not None and name not in self.expendable:
                 words = self._log(name).read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
                 raise FedqueueError(f"{name} ended with code {process.returncode}: {' | '.join(words)}")
 

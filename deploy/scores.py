@@ -1,0 +1,123 @@
+"""How good the models of a run are: the federated one at every site, and beside it each site alone and all rows pooled.
+
+Every number is of held-out rows, which no model was trained or scaled on. A site alone scales everybody with its own
+statistics, as it would in life. Names of measures are those of the task, "loss" and "rows" beside them.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.statistics import FeatureStatistics
+from site_worker.metrics import pooled_auc, pooled_calibration
+from site_worker.plan import Plan
+from site_worker.tasks.pooling import all_rows, pooled
+from site_worker.tasks.task import Task
+from site_worker.training import Trainer, initial_weights
+
+Weights = Mapping[str, NDArray[np.float32]]
+Measures = dict[str, float]
+
+HISTOGRAM: Final = "scores."
+MOST_STEPS: Final = 2000
+LEADING: Final = ("auc", "c_index")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as a run leaves it: its shared weights, and the federation's statistics to scale with."""
+
+    weights: Weights
+    statistics: FeatureStatistics | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`sites`: the federated model at each; `mean` of these by rows; `pooled`: on the held-out rows of all at once.
+
+    `histograms` is what a coordinator learns from the sites' sums alone. `compared` has "NY alone", "federated",
+    "pooled" on the rows of all sites, `left_out` the same for each hospital that took no part.
+    """
+
+    sites: Mapping[str, Measures]
+    mean: Measures
+    pooled: Measures
+    histograms: Measures
+    compared: Mapping[str, Measures] = field(default_factory=dict)
+    left_out: Mapping[str, Mapping[str, Measures]] = field(default_factory=dict)
+
+
+def score(model: Model, tasks: Mapping[str, Task]) -> Scores:
+    """The federated model at every site."""
+    raw = {name: _evaluated(model, task) for name, task in tasks.items()}
+    counts = [histogram for one in raw.values() if (histogram := _histogram(one))]
+    sites = {name: _plain(one) for name, one in raw.items()}
+    return Scores(
+        sites=sites,
+        mean=_mean(sites.values()),
+        pooled=_plain(_evaluated(model, pooled(list(tasks.values())))),
+        histograms={"auc": pooled_auc(counts), "calibration": pooled_calibration(counts)} if counts else {},
+    )
+
+
+def compare(scores: Scores, tasks: Mapping[str, Task], plan: Plan, *, rounds: int, seed: int) -> Scores:
+    """The same with every site alone and all rows pooled, each trained for `rounds` times the plan's steps."""
+    effort = replace(plan, steps=min(MOST_STEPS, plan.steps * max(1, rounds)))
+    together = pooled(list(tasks.values()))
+    compared = {f"{name} alone": _of_one_place(task, together, effort, seed) for name, task in tasks.items()}
+    compared["federated"] = scores.pooled
+    compared["pooled"] = _of_one_place(together, together, effort, seed)
+    return replace(scores, compared=compared)
+
+
+def leave_out(model: Model, name: str, task: Task, plan: Plan, *, rounds: int, seed: int) -> dict[str, Measures]:
+    """The model at a hospital that took no part: on all its rows, and on its held-out rows beside its own model."""
+    effort = replace(plan, steps=min(MOST_STEPS, plan.steps * max(1, rounds)))
+    return {
+        f"all rows of {name}, federated without it": _plain(_evaluated(model, all_rows(task))),
+        f"held-out rows of {name}, federated without it": _plain(_evaluated(model, task)),
+        f"held-out rows of {name}, {name} alone": _of_one_place(task, task, effort, seed),
+    }
+
+
+def leading_metric(measures: Iterable[str]) -> str:
+    """The measure by which models are compared: AUC or c-index if there is one, else the task's first, else the loss."""
+    names = [name for name in measures if name not in {"rows", "loss"}]
+    return next((name for name in LEADING if name in names), names[0] if names else "loss")
+
+
+def _evaluated(model: Model, task: Task) -> Measures:
+    return Trainer(task, model.statistics, seed=0).evaluate(model.weights)
+
+
+def _of_one_place(task: Task, judge: Task, plan: Plan, seed: int) -> Measures:
+    """Trained on the rows of `task`, judged on the held-out rows of `judge`, all scaled by the statistics of `task`."""
+    statistics = task.statistics() if task.statistics else None
+    trained = Trainer(task, statistics, seed=seed).train(initial_weights(task), plan, threading.Event())
+    return _plain(_evaluated(Model(trained.weights, statistics), judge))
+
+
+def _plain(measures: Measures) -> Measures:
+    return {name: value for name, value in measures.items() if not name.startswith(HISTOGRAM)}
+
+
+def _histogram(measures: Measures) -> dict[str, float]:
+    return {name.removeprefix(HISTOGRAM): n for name, n in measures.items() if name.startswith(HISTOGRAM)}
+
+
+def _mean(sites: Iterable[Measures]) -> Measures:
+    """Mean by held-out rows over the sites that have the measure; "rows" is their sum."""
+    listed: Sequence[Measures] = list(sites)
+    names = dict.fromkeys(name for one in listed for name in one if name != "rows")
+    mean = {name: _weighted([(one[name], one["rows"]) for one in listed if name in one]) for name in names}
+    return {"rows": sum(one.get("rows", 0.0) for one in listed), **mean}
+
+
+def _weighted(pairs: Sequence[tuple[float, float]]) -> float:
+    total = sum(rows for _, rows in pairs)
+    return sum(value * rows for value, rows in pairs) / total if total else math.nan

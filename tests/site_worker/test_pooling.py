@@ -1,0 +1,34 @@
+"""Pooled rows are the sites' rows, scaled by the sum of their statistics."""
+
+import numpy as np
+import pytest
+
+from broker.errors import UsageError
+from broker.statistics import FeatureStatistics
+from site_worker.tasks.pooling import all_rows, pooled
+from site_worker.tasks.synthetic import synthetic, tiny
+from site_worker.training import Trainer
+
+
+def test_pooled_rows_are_all_rows_scaled_alike() -> None:
+    tasks = [tiny(site=0), tiny(site=1)]
+    both = pooled(tasks)
+    assert both.statistics is not None
+    parts = [task.statistics() for task in tasks if task.statistics]
+    summed = FeatureStatistics.summed(parts)
+    assert summed is not None
+    np.testing.assert_array_equal(both.statistics().total, summed.total)
+    trainer = Trainer(both, None, seed=0)
+    assert (trainer.examples, trainer.held_out) == (96, 32)
+    one = Trainer(tasks[1], summed, seed=0)
+    np.testing.assert_array_equal(trainer._split.test[16][0].numpy(), one._split.test[0][0].numpy())
+
+
+def test_all_rows_of_a_hospital_that_took_no_part() -> None:
+    trainer = Trainer(all_rows(tiny()), None, seed=0)
+    assert (trainer.examples, trainer.held_out) == (48, 64)
+
+
+def test_different_tasks_cannot_be_pooled() -> None:
+    with pytest.raises(UsageError, match="Only sites of one task can be pooled, not synthetic, tiny"):
+        pooled([tiny(), synthetic(parameters=200)])
