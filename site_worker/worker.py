@@ -179,12 +179,12 @@ def work(
         try:
             outbox.note_activity("starting", None, "", at=clock())
             torch.set_num_threads(settings.threads)
-            task = _described(partial(load_task, settings.task, settings.options))
+            task = _described(partial(load_task, settings.task, settings.options, base=folder.path))
             if task.name != joined.task:
                 raise UsageError(
                     f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}."
                 )
-            rounds = LocalRounds(settings, task, clock=clock)
+            rounds = LocalRounds(settings, task, folder=folder.path, clock=clock)
             party = Party(joined.federation, settings.site, key)
             peer = Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key))
             loop = SiteLoop(party, peer, outbox, _described(rounds.greeting), probe_s=settings.probe_s)
