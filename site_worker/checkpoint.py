@@ -5,8 +5,8 @@ FOLDER/round/base.safetensors     the model trained from, written once
 FOLDER/round/state.safetensors    everything the rest of the round depends on, replaced every `checkpoint_s`
 
 Each file is there whole or not at all, and the state names the announcement it belongs to, so a kill at any moment
-leaves the round as it was last kept, or nothing of it. Both tensor files carry a digest: damage is noticed, whatever it
-is. What cannot be used is moved to FOLDER/round.aside, where it stays until the next one; the round begins anew then.
+leaves the round as it was last kept, or nothing of it. Each has a digest, so damage is noticed, whatever it is. What
+cannot be used is moved to FOLDER/round.aside, in place of what lay there; the round begins anew then.
 
 One thread at a time. Of the site's rows there is nothing in these files but what training has made of them: weights.
 """
@@ -37,6 +37,18 @@ log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 Vector = NDArray[np.float32]
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """An announcement with its digest: damage must not turn it into another one that one would train by."""
+
+    announcement: Announcement
+    digest: str
+
+    @classmethod
+    def of(cls, announcement: Announcement) -> "Asked":
+        """With the digest that is right."""
+        return cls(announcement, hashlib.sha256(msgspec.json.encode(announcement)).hexdigest())
 
 
 class Facts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -80,10 +92,14 @@ class KeptRound:
         if not all(file.is_file() for file in (self._announcement, self._base, self._state)):
             return None
         try:
-            return msgspec.json.decode(self._announcement.read_bytes(), type=Announcement)
-        except (OSError, msgspec.DecodeError) as error:
+            sealed = msgspec.json.decode(self._announcement.read_bytes(), type=Asked)
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             self.put_aside(f"its announcement cannot be read: {error}")
             return None
+        if sealed != Asked.of(sealed.announcement):
+            self.put_aside("its announcement is not what was written")
+            return None
+        return sealed.announcement
 
     def read(self) -> Kept | None:
         """The kept round, None if there is none or what it began from cannot be used."""
@@ -101,7 +117,7 @@ class KeptRound:
         return self._with_state(announcement, base)
 
     def _with_state(self, announcement: Announcement, base: Vector) -> Kept:
-        digest = hashlib.sha256(msgspec.json.encode(announcement)).hexdigest()
+        digest = Asked.of(announcement).digest
         try:
             facts, state = _read_state(self._state)
         except StorageError as error:
@@ -115,18 +131,19 @@ class KeptRound:
 
     def write(self, announcement: Announcement, base: Vector, facts: Facts, state: State) -> None:
         """Keep the state of a round, and at first what it began from; StorageError if the disk will not have it."""
-        text = msgspec.json.encode(announcement)
-        digest = hashlib.sha256(text).hexdigest()
-        if self._written != digest:
+        asked = Asked.of(announcement)
+        if self._written != asked.digest:
             self.forget()
-            _write_bytes(self._announcement, text)
+            _write_bytes(self._announcement, msgspec.json.encode(asked))
             save_model(self._base, self._layout, base)
-            self._written = digest
-        named = msgspec.structs.replace(facts, announcement=digest, progress=state.progress)
+            self._written = asked.digest
+        named = msgspec.structs.replace(facts, announcement=asked.digest, progress=state.progress)
         _write_state(self._state, named, state)
 
     def put_aside(self, why: str) -> None:
         """Move the folder out of the way, in place of what was put aside before."""
+        if not self._folder.is_dir():
+            return
         aside, self._written = self._folder.with_name(f"{self._folder.name}.aside"), ""
         log.warning("a kept round is put aside in %s and begins anew: %s", aside, why)
         shutil.rmtree(aside, ignore_errors=True)
