@@ -42,6 +42,10 @@ versions = 0                 # stop asking for training after so many versions; 
 steps = 50
 batch_size = 32
 learning_rate = 0.1
+# optimizer = "sgd"          # sgd, adam or adamw; momentum = 0.0 (of sgd), weight_decay = 0.0
+# schedule = "constant"      # constant, cosine or linear, within the round; warmup_steps = 0
+# clip_norm = 0.0            # of a step's gradient; 0: none
+# patience = 0               # end a round after so many checks without a better validation loss; 0: never
 
 [aggregation]
 strategy = "fedbuff"         # fedbuff or fedasync

@@ -9,7 +9,7 @@ FOLDER/models/           snapshots by digest (safetensors)
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,17 +17,22 @@ from msgspec import Meta
 from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, strategy_named
 from broker.codecs import codec_named
-from broker.plan import OPTIMIZERS, Optimizer
+from broker.errors import UsageError
+from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
 
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+_ALWAYS: Final = ("steps", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay")
 
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What sites are asked to do in a round; each site holds it against its own bounds."""
+    """What sites are asked to do in a round; each site holds it against its own bounds.
+
+    `patience` ends a round early at a site whose validation loss no longer falls, 0 never.
+    """
 
     steps: AtLeastOne = 50
     batch_size: AtLeastOne = 32
@@ -35,11 +40,23 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: Annotated[int, Meta(ge=0)] = 0
+    clip_norm: Annotated[float, Meta(ge=0)] = 0.0
+    patience: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps >= self.steps:
+            raise UsageError(f"The plan's warmup_steps is {self.warmup_steps} of {self.steps} steps; choose fewer.")
 
     def to_wire(self) -> list[tuple[str, float]]:
-        """Names and numbers, as an announcement carries them."""
-        fields = msgspec.structs.asdict(self) | {"optimizer": OPTIMIZERS.index(self.optimizer)}
-        return [(name, float(value)) for name, value in fields.items()]
+        """Names and numbers, as an announcement carries them.
+
+        What came after the first release travels only where it is not as before, so that its sites take the plan.
+        """
+        words = {"optimizer": OPTIMIZERS.index(self.optimizer), "schedule": SCHEDULES.index(self.schedule)}
+        fields = msgspec.structs.asdict(self) | words
+        return [(name, float(value)) for name, value in fields.items() if value or name in _ALWAYS]
 
 
 class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

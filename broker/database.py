@@ -5,7 +5,7 @@ StorageError, so that a service can wait for room and then do the same transacti
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,17 +14,20 @@ from broker.errors import StorageError, UsageError
 _BUSY_S = 30.0
 
 
-def open_database(path: Path | str, schema: str, *, version: int) -> sqlite3.Connection:
+def open_database(
+    path: Path | str, schema: str, *, version: int, upgrades: Mapping[int, str] | None = None
+) -> sqlite3.Connection:
     """Open `path` (":memory:" too), creating the schema if it is new; StorageError if it is damaged or of another one.
 
-    The connection is in autocommit mode: transactions are explicit.
+    `upgrades` maps a former version to the statements that make the next one of it; a file of a former version is
+    upgraded in place, in one transaction. The connection is in autocommit mode: transactions are explicit.
     """
     try:
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(database, path, schema, version)
+            _prepare(database, path, schema, version, upgrades or {})
         except BaseException:
             database.close()
             raise
@@ -33,16 +36,21 @@ def open_database(path: Path | str, schema: str, *, version: int) -> sqlite3.Con
     return database
 
 
-def _prepare(database: sqlite3.Connection, path: Path | str, schema: str, version: int) -> None:
+def _prepare(
+    database: sqlite3.Connection, path: Path | str, schema: str, version: int, upgrades: Mapping[int, str]
+) -> None:
     database.row_factory = sqlite3.Row
     # A page of 16 KiB holds a fourth of the overflow pages that a payload of megabytes would have by default.
     for pragma in ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         database.execute(f"PRAGMA {pragma}")
     (found,) = database.execute("PRAGMA user_version").fetchone()
-    if found == 0:
-        database.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT;")
-    elif found != version:
+    if found == version:
+        return
+    steps = [upgrades.get(former) for former in range(found, version)] if found else [schema]
+    if found > version or None in steps:
         raise StorageError(f"{path} has schema version {found}, this program needs {version}.")
+    script = "; ".join(step for step in steps if step)
+    database.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={version}; COMMIT;")
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:

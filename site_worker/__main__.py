@@ -79,7 +79,7 @@ def init_model(folder: Path, out: Path) -> None:
     from site_worker.training import initial_weights  # noqa: PLC0415
 
     settings = Folder(folder).settings()
-    task = load_task(settings.task, settings.options)
+    task = load_task(settings.task, settings.options, base=folder)
     weights = initial_weights(task)
     layout = Layout.of(weights)
     save_model(out, layout, layout.flatten(weights), metadata={"task": task.name, "version": "0"})

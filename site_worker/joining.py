@@ -19,10 +19,13 @@ SITE_TOML = """\
 # One hospital's worker. Times are in seconds. Any value outside a table can be overridden by the environment,
 # for example FEDQUEUE_STEP_DELAY_S=0.1.
 site = "{site}"
-task = "{task}"    # module:function installed at this hospital
+task = "{task}"    # file.py:function, from this folder; or module:function installed at this hospital
 codec = ""             # "": what the aggregator asks for; or float32, int8
 seed = 0
 threads = 1            # processor threads that training may use
+device = "auto"        # auto (CUDA where there is one), cpu, cuda or cuda:N
+precision = "float32"  # float32, bf16, or fp16 (on CUDA)
+checkpoint_s = 60.0    # how often a round is kept while it trains, so that it can be continued
 step_delay_s = {step_delay_s}     # a pause after every step, to spare a machine that others use
 probe_s = {probe_s}         # how long a published update may go unanswered before the worker asks
 windows = []           # when training may go on, such as ["22:00-06:00 Europe/Paris"]; []: at any time
@@ -51,7 +54,7 @@ def create(
         raise UsageError(f"{folder.path} holds a site already; choose another folder.")
     checked_name(site, "Site")
     if '"' in task or "\\" in task:
-        raise UsageError(f"Task {task!r} must be written as module:function.")
+        raise UsageError(f"Task {task!r} must be written as file.py:function or module:function.")
     head = SITE_TOML.format(site=site, task=task, step_delay_s=step_delay_s, probe_s=probe_s)
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -23,3 +23,14 @@ def auc(scores: Array, labels: Array) -> float:
     midrank = np.cumsum(count) - (count - 1) / 2
     above = float(midrank[place][positive].sum()) - positives * (positives + 1) / 2
     return above / (positives * negatives)
+
+
+def suggested(scores: Array, labels: Array, *, places: int = 3, unknown: int = -100) -> float:
+    """How often the right class is among the `places` highest scores, as on a keyboard that suggests words.
+
+    Scores have shape (rows, classes, ...), labels (rows, ...); those that are `unknown` do not count, as in torch's
+    cross_entropy. `math.nan` if none counts.
+    """
+    counted = labels != unknown
+    highest = np.argsort(scores, axis=1)[:, -places:]
+    return float((highest == labels[:, None]).any(axis=1)[counted].mean()) if counted.any() else math.nan

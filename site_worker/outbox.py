@@ -1,8 +1,8 @@
 """The outbox: everything this site computed, on disk before it is published, freed only by the aggregator's receipt.
 
-An update's payload, the next error-feedback residual and the sequence number are stored in one transaction, so the
-residual never runs ahead of what was stored, and a number is never used twice. The light row of an update stays for
-ever: it is this site's record of what left the hospital.
+An update's payload, the next error-feedback residual, the tensors that stay at the site and the sequence number are
+stored in one transaction, so none of them runs ahead of what was stored, and a number is never used twice. The light
+row of an update stays for ever: it is this site's record of what left the hospital.
 
 The outbox belongs to one process; others open it read-only.
 """
@@ -19,13 +19,14 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.database import open_database, storing
+from broker.database import open_database, open_readonly, storing
 from broker.messages import parts_of
 
 Vector = NDArray[np.float32]
 State = Literal["waiting", "accepted", "refused"]
-VERSION: Final = 1
-SCHEMA: Final = """
+VERSION: Final = 2
+_LOCAL: Final = "CREATE TABLE local (chunk INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+SCHEMA: Final = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE updates (
     sequence INTEGER PRIMARY KEY, base_version INTEGER NOT NULL, base_digest BLOB NOT NULL,
@@ -37,15 +38,21 @@ CREATE INDEX updates_by_state ON updates (state);
 CREATE TABLE payloads (sequence INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (sequence, part)) WITHOUT ROWID;
 CREATE TABLE residual (chunk INTEGER PRIMARY KEY, body BLOB NOT NULL);
+{_LOCAL};
 CREATE TABLE activity (id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NULL, version INTEGER,
     detail TEXT NOT NULL, since REAL NOT NULL)
 """
+UPGRADES: Final = {1: _LOCAL}
+_LAST_BASE: Final = "SELECT coalesce(max(base_version), -1) FROM updates WHERE state != 'refused'"
 _RESIDUAL_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Made:
-    """An update as it goes into the outbox: what the wire will say of it, and its payload."""
+    """An update as it goes into the outbox: what the wire will say of it, its payload, and what stays at the site.
+
+    `local` are the tensors that do not travel, as they are after this round (site_worker/model.py), as safetensors.
+    """
 
     sequence: int
     base_version: int
@@ -60,6 +67,7 @@ class Made:
     training_s: float
     payload_bytes: int
     payload: bytes = field(repr=False, default=b"")
+    local: bytes = field(repr=False, default=b"")
 
     def numbered(self, sequence: int) -> "Made":
         """The same update with its place in the site's sequence."""
@@ -80,7 +88,7 @@ class Outbox:
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
-        self._database = open_database(path, SCHEMA, version=VERSION)
+        self._database = open_database(path, SCHEMA, version=VERSION, upgrades=UPGRADES)
         self.incarnation = self._fact("incarnation", lambda: os.urandom(16))
 
     def close(self) -> None:
@@ -107,7 +115,7 @@ class Outbox:
     # ---- writing: each method is one transaction
 
     def store(self, made: Made, residual: Vector | None) -> None:
-        """Keep an update and the residual that follows from it; storing the same sequence again changes nothing."""
+        """Keep an update with the residual and local tensors that follow from it; a second time changes nothing."""
         with self._transaction() as database:
             added = database.execute(
                 "INSERT OR IGNORE INTO updates (sequence, base_version, base_digest, examples, steps, held_out,"
@@ -123,6 +131,10 @@ class Outbox:
             database.execute("DELETE FROM residual")
             if residual is not None:
                 database.executemany("INSERT INTO residual VALUES (?,?)", _chunks(residual))
+            database.execute("DELETE FROM local")
+            database.executemany(
+                "INSERT INTO local VALUES (?,?)", enumerate(parts_of(made.local) if made.local else ())
+            )
 
     def settle(self, settled: Iterable[Settled], *, at: float) -> None:
         """Free the payloads of what a receipt settles."""
@@ -192,9 +204,7 @@ class Outbox:
 
     def last_base(self) -> int:
         """The newest version trained from and not refused, -1 if none."""
-        (last,) = self._database.execute(
-            "SELECT coalesce(max(base_version), -1) FROM updates WHERE state != 'refused'"
-        ).fetchone()
+        (last,) = self._database.execute(_LAST_BASE).fetchone()
         return int(last)
 
     def nonce(self) -> int:
@@ -211,6 +221,24 @@ class Outbox:
         rows = self._database.execute("SELECT body FROM residual ORDER BY chunk").fetchall()
         kept = np.frombuffer(b"".join(row["body"] for row in rows), dtype="<f4").astype(np.float32)
         return kept if len(kept) == size else np.zeros(size, dtype=np.float32)
+
+
+def read_last_base(path: Path) -> int:
+    """As `last_base`, of a file that another connection writes to; -1 if there is none."""
+    return int(_read(path, _LAST_BASE)[0][0]) if path.is_file() else -1
+
+
+def read_local(path: Path) -> bytes:
+    """`local` of the newest update stored, from a file that another connection writes to; b"" if there is none."""
+    return b"".join(row[0] for row in _read(path, "SELECT body FROM local ORDER BY chunk")) if path.is_file() else b""
+
+
+def _read(path: Path, query: str) -> list[sqlite3.Row]:
+    database = open_readonly(path)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
 
 
 def _chunks(vector: Vector) -> Iterable[tuple[int, bytes]]:

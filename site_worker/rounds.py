@@ -2,12 +2,19 @@
 
 Error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): what the codec leaves out of this update is
 added to the next, so a lossy codec delays information but never drops it. The residual is not tied to a base model.
+
+A round is kept in the site's folder while it trains and continued after a stop or a crash, with the bits of one that
+was not interrupted: see site_worker/unfinished.py. The tensors that stay at the site come from the outbox, where the
+last update left them.
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +24,61 @@ from broker.codecs import CODECS, decoded, encode
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
+from site_worker.checkpoint import Facts
+from site_worker.descent import ForeignState, State
+from site_worker.devices import place_named
 from site_worker.effects import Trained
-from site_worker.outbox import Made
-from site_worker.settings import Settings
+from site_worker.model import Tensors, initial_weights, packed, unpacked
+from site_worker.outbox import Made, read_local
+from site_worker.settings import Folder, Settings
+from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
-from site_worker.training import Plan, Trainer, TrainingError, initial_weights
+from site_worker.training import Outcome, Plan, Trainer, TrainingError
+from site_worker.unfinished import Unfinished
+
+log = logging.getLogger(__name__)
 
 MOST_METRICS, LONGEST_NAME = 64, 64  # what an update can carry: broker/messages.py
 Vector = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A round that begins or goes on: what it trains from, what was measured before, and its state if it goes on."""
+
+    asked: Announcement
+    base: Vector
+    facts: Facts
+    started: float
+    state: State | None = None
+
+    def spent_s(self) -> float:
+        """How long the round has taken, with what it took before it was interrupted."""
+        return self.facts.spent_s + time.monotonic() - self.started
+
+
 class LocalRounds:
-    """The rounds of one site. Used by one thread at a time; keeps the trainer while the statistics stay the same."""
+    """The rounds of one site. Used by one thread at a time; keeps the trainer while the statistics stay the same.
+
+    `folder` is the site's, None to keep nothing. UsageError if this machine lacks the device of the settings.
+    """
 
     def __init__(
-        self, settings: Settings, task: Task, *, folder: Path | None = None, clock: Callable[[], float] = time.time
+        self, settings: Settings, task: Task, *, folder: Path | None, clock: Callable[[], float] = time.time
     ) -> None:
-        self._settings, self._task, self._folder, self._clock = settings, task, folder, clock
+        self._settings, self._task, self._clock = settings, task, clock
+        self._place = place_named(settings.device, settings.precision)
         self._trainer: tuple[list[list[float]], Trainer] | None = None
         self.task_name = task.name
         self.layout = Layout.of(initial_weights(task))
+        self._folder = None if folder is None else Folder(folder)
+        self._unfinished = Unfinished(self._folder, settings, task.name, self.layout) if self._folder else None
+        self._own: Tensors = {}  # of the last round, where there is no outbox to read them from
 
     def greeting(self) -> Hello:
         """The facts of this site's hellos: its task, its model's layout, its rows and their statistics."""
-        statistics = self._task.statistics() if self._task.statistics else None
+        with telling(self._task.source):
+            statistics = self._task.statistics() if self._task.statistics else None
         return Hello(
             task=self._task.name,
             incarnation=bytes(16),
@@ -54,48 +92,98 @@ class LocalRounds:
         )
 
     def unfinished(self) -> Announcement | None:
-        """The announcement of the round that is kept."""
-        return None
+        """The announcement of the round that was interrupted, None if there is none to go on with."""
+        return self._unfinished.announcement() if self._unfinished else None
 
     def forget(self) -> None:
-        """Drop the round that is kept."""
+        """Remove what is kept of a round, after its update was stored and before the next begins; never raises."""
+        if self._unfinished:
+            self._unfinished.forget()
 
     def run(
         self, announcement: Announcement, model: Vector | None, residual: Vector, stopping: threading.Event
     ) -> Trained:
-        """Evaluate, train and compress; TrainingError if it cannot be done, Stopped if `stopping` was set."""
-        started = time.monotonic()
-        assert model is not None
-        trainer = self._trainer_for(announcement.statistics)
-        metrics = trainer.evaluate(self.layout.unflatten(model))
+        """Evaluate, train and compress; if a round of exactly this announcement is kept, go on with it.
+
+        Without `model` the kept round is all there is. TrainingError if it cannot be done; Stopped if `stopping` was
+        set, and then what was trained so far is kept.
+        """
+        started, plan = time.monotonic(), self._plan(announcement)
+        trainer, own = self._trainer_for(announcement.statistics), self._own_tensors()
+        begun = self._begun(announcement, model, started, partial(trainer.evaluate, own=own))
+        outcome = self._learned(trainer, begun, plan, own, stopping)
+        target = self.layout.flatten(outcome.weights) - begun.base + residual
+        if not np.isfinite(target).all():
+            self.forget()
+            raise TrainingError("The trained weights are not finite; ask the coordinator for a lower learning rate.")
+        self._own = outcome.own
+        return self._trained(begun, outcome, target)
+
+    def _own_tensors(self) -> Tensors:
+        return unpacked(read_local(self._folder.outbox_file)) if self._folder else self._own
+
+    def _begun(
+        self,
+        asked: Announcement,
+        model: Vector | None,
+        started: float,
+        evaluate: Callable[..., dict[str, float]],
+    ) -> Begun:
+        kept = self._unfinished.of(asked) if self._unfinished else None
+        if kept is not None and kept.facts is not None:
+            log.info("continuing version=%d after step=%d", asked.version, kept.facts.progress.steps)
+            return Begun(asked, kept.base, kept.facts, started, kept.state)
+        if model is None:
+            if kept is None:
+                raise TrainingError(f"Nothing of the round of version {asked.version} is kept; fetch its model again.")
+            model = kept.base
+        metrics = evaluate(self.layout.unflatten(model))
         held_out = int(metrics.pop("rows", 0))
         if len(metrics) > MOST_METRICS or not all(1 <= len(name) <= LONGEST_NAME for name in metrics):
             raise TrainingError(
                 f"A task has at most {MOST_METRICS} metrics, with names of 1 to {LONGEST_NAME} characters."
             )
-        outcome = trainer.train(self.layout.unflatten(model), self._plan(announcement), stopping)
-        target = self.layout.flatten(outcome.weights) - model + residual
-        if not np.isfinite(target).all():
-            raise TrainingError("The trained weights are not finite; ask the coordinator for a lower learning rate.")
-        codec = self._settings.codec or announcement.codec
+        settings = self._settings
+        return Begun(asked, model, Facts(settings.seed, settings.precision, list(metrics.items()), held_out), started)
+
+    def _learned(self, trainer: Trainer, begun: Begun, plan: Plan, own: Tensors, stopping: threading.Event) -> Outcome:
+        asked = begun.asked
+        keep = self._unfinished.keeper if self._unfinished else lambda *_: None
+        train = partial(
+            trainer.train, self.layout.unflatten(begun.base), plan, stopping, version=asked.version, own=own,
+            keeper=keep(asked, begun.base, begun.facts, begun.spent_s),
+        )  # fmt: skip
+        try:
+            return train(kept=begun.state)
+        except ForeignState as error:
+            if self._unfinished:
+                self._unfinished.put_aside(str(error))
+            return train()
+        except TrainingError:  # it has left the numbers: what was kept of it leads there again
+            self.forget()
+            raise
+
+    def _trained(self, begun: Begun, outcome: Outcome, target: Vector) -> Trained:
+        codec = self._settings.codec or begun.asked.codec
         if codec not in CODECS:
             raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
         payload = encode(codec, target)
         left_out = None if CODECS[codec].lossless else target - decoded(codec, payload, len(target))
         made = Made(
             sequence=0,
-            base_version=announcement.version,
-            base_digest=announcement.model_digest,
+            base_version=begun.asked.version,
+            base_digest=begun.asked.model_digest,
             examples=outcome.examples,
             steps=outcome.steps,
-            held_out=held_out,
-            metrics=tuple(metrics.items()),
+            held_out=begun.facts.held_out,
+            metrics=tuple(begun.facts.metrics),
             codec=codec,
             payload_digest=hashlib.sha256(payload).digest(),
             made_at=self._clock(),
-            training_s=time.monotonic() - started,
+            training_s=begun.spent_s(),
             payload_bytes=len(payload),
             payload=payload,
+            local=packed(outcome.own),
         )
         return Trained(made, left_out)
 
@@ -103,7 +191,9 @@ class LocalRounds:
         if self._trainer is None or self._trainer[0] != lists:
             statistics = FeatureStatistics.from_lists(lists) if lists else None
             settings = self._settings
-            trainer = Trainer(self._task, statistics, seed=settings.seed, step_delay_s=settings.step_delay_s)
+            trainer = Trainer(
+                self._task, statistics, seed=settings.seed, step_delay_s=settings.step_delay_s, place=self._place
+            )
             self._trainer = (lists, trainer)
         return self._trainer[1]
 

@@ -4,12 +4,14 @@ FOLDER/site.toml    settings, for people
 FOLDER/site.key     the site's private key (mode 0600); it never leaves this folder
 FOLDER/broker.url   address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
 FOLDER/outbox.db    everything this site computed, and what became of it (SQLite)
+FOLDER/round/       the round that is half trained, if there is one: see site_worker/checkpoint.py
 FOLDER/paused       is there while the worker shall not train
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +26,8 @@ from site_worker.availability import Window
 
 Positive = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+DEVICES: Final = r"auto|cpu|cuda(:[0-9]{1,3})?"
+PRECISIONS: Final = ("float32", "bf16", "fp16")
 
 
 class Bounds(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -38,15 +42,19 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """site.toml.
 
     `options` are given to the task's function; `codec` "" means what the aggregator asks for; `step_delay_s` makes a
-    site slow on purpose; `probe_s` is how long a published update may go unanswered before the worker asks.
-    Training goes on within `windows` (any time if there are none) until `max_updates_per_day` are made (0: no limit).
+    site slow on purpose; `probe_s` is how long a published update may go unanswered before the worker asks;
+    `checkpoint_s` is how often a round is kept while it trains. Training goes on within `windows` (any time if there
+    are none) until `max_updates_per_day` are made (0: no limit).
     """
 
     site: str
     task: str
     codec: str = ""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     threads: AtLeastOne = 1
+    device: str = "auto"
+    precision: str = "float32"
+    checkpoint_s: Positive = 60.0
     step_delay_s: Annotated[float, Meta(ge=0)] = 0.0
     probe_s: Positive = 30.0
     windows: tuple[str, ...] = ()
@@ -61,6 +69,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             Window.parse(window)
         if self.codec:
             codec_named(self.codec)
+        if not re.fullmatch(DEVICES, self.device):
+            raise UsageError(f"Device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"Precision {self.precision!r} is not known; choose one of {', '.join(PRECISIONS)}.")
 
 
 class Joined(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -102,6 +114,11 @@ class Folder:
     def outbox_file(self) -> Path:
         """The outbox."""
         return self.path / "outbox.db"
+
+    @property
+    def round_folder(self) -> Path:
+        """The round that is half trained."""
+        return self.path / "round"
 
     @property
     def join_file(self) -> Path:

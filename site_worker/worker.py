@@ -258,7 +258,7 @@ def _work(
 
 def _rounds(folder: Folder, settings: Settings, joined: Joined, *, clock: Callable[[], float]) -> LocalRounds:
     torch.set_num_threads(settings.threads)
-    task = _described(partial(load_task, settings.task, settings.options))
+    task = _described(partial(load_task, settings.task, settings.options, base=folder.path))
     if task.name != joined.task:
         raise UsageError(f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}.")
     return LocalRounds(settings, task, folder=folder.path, clock=clock)

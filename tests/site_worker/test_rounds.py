@@ -21,7 +21,7 @@ PLAN = [("steps", 3.0), ("batch_size", 8.0), ("learning_rate", 0.5)]
 
 
 def rounds(**changes: Any) -> LocalRounds:
-    return LocalRounds(Settings("A", "m:f", **changes), tiny(), clock=lambda: 5.0)
+    return LocalRounds(Settings("A", "m:f", **changes), tiny(), folder=None, clock=lambda: 5.0)
 
 
 def announcement(local: LocalRounds, model: np.ndarray[Any, np.dtype[np.float32]], **changes: Any) -> Announcement:
@@ -140,7 +140,7 @@ def test_a_start_from_other_statistics_makes_a_new_trainer() -> None:
 
 def test_a_clock_set_back_while_training_gives_no_negative_duration() -> None:
     times = iter([1_000.0 - second for second in range(100)])
-    local = LocalRounds(Settings("A", "m:f"), tiny(), clock=lambda: next(times))
+    local = LocalRounds(Settings("A", "m:f"), tiny(), folder=None, clock=lambda: next(times))
     made = local.run(announcement(local, start(local)), start(local), zeros(), threading.Event()).made
     assert 0 <= made.training_s < 60
 
@@ -148,6 +148,6 @@ def test_a_clock_set_back_while_training_gives_no_negative_duration() -> None:
 @pytest.mark.parametrize("names", [["m" * 65], [f"m{number}" for number in range(64)]])  # with the loss, 65
 def test_metrics_that_no_update_can_carry_are_the_tasks_mistake(names: list[str]) -> None:
     task = replace(tiny(), metrics={name: lambda _scores, _labels: 1.0 for name in names})
-    local = LocalRounds(Settings("A", "m:f"), task)
+    local = LocalRounds(Settings("A", "m:f"), task, folder=None)
     with pytest.raises(TrainingError, match="at most 64 metrics"):
         local.run(announcement(local, start(local)), start(local), zeros(), threading.Event())
