@@ -13,7 +13,8 @@ from typing import Final
 
 from broker.errors import UsageError
 from site_worker.tabular.chunk import CHUNK_ROWS, Chunk, Source, refusal
-from site_worker.tabular.declaration import DELIMITERS, FILE_NAME, Files, repeated
+from site_worker.tabular.declaration import FILE_NAME
+from site_worker.tabular.schema import DELIMITERS, Files, repeated
 
 MAX_LINE_BYTES: Final = 1 << 20
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -25,11 +26,8 @@ def open_delimited(path: Path, files: Files, required: tuple[str, ...]) -> Sourc
     delimiter = delimiter_of(path, files, required)
     first = first_row(path, delimiter)
     names = tuple(first) if files.header else files.names
-    if not files.header and len(first) != len(names):
-        raise UsageError(
-            f"{path}: row 1 has {len(first)} cells when split at {_said(delimiter)}, files.names in {FILE_NAME} has "
-            f"{len(names)}; give every column its name, or correct files.delimiter."
-        )
+    if not files.header:
+        _require_data(path, files, first, required, delimiter)
     if (twice := repeated(name for name in names if name)) is not None:
         places = [str(place) for place, name in enumerate(names, 1) if name == twice]
         raise UsageError(
@@ -48,6 +46,17 @@ def open_delimited(path: Path, files: Files, required: tuple[str, ...]) -> Sourc
         yield from _chunks(path, rows, len(names), places)
 
     return Source(path, names, chunks)
+
+
+def _require_data(path: Path, files: Files, first: list[str], required: tuple[str, ...], delimiter: str) -> None:
+    """UsageError unless row 1 of a file without a header can be a row."""
+    if set(required) <= set(first):
+        raise UsageError(f"{path}: row 1 names the columns; take it out, or set header = true in {FILE_NAME}.")
+    if len(first) != len(files.names):
+        raise UsageError(
+            f"{path}: row 1 has {len(first)} cells when split at {_said(delimiter)}, files.names in {FILE_NAME} has "
+            f"{len(files.names)}; give every column its name, or correct files.delimiter."
+        )
 
 
 def delimiter_of(path: Path, files: Files, required: tuple[str, ...]) -> str:
@@ -130,6 +139,8 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
 
 def _broken(error: csv.Error) -> str:
     """What to do about what the csv module says, which never quotes a cell."""
+    if "field limit" in str(error):
+        return f"has a cell of more than {csv.field_size_limit()} signs; look for a quote that is not closed."
     if "new-line character" in str(error):
         return "has a carriage return inside; end every row with a line feed and put cells with line ends in quotes."
     return (

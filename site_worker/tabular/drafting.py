@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import UsageError
-from site_worker.tabular.declaration import MISSING, SUFFIXES, Column, Label, plain_name, site_files
+from site_worker.tabular.declaration import SUFFIXES, plain_name, site_files
 from site_worker.tabular.explanation import sentences
 from site_worker.tabular.findings import Findings, findings_of
 from site_worker.tabular.profile import profile_of
+from site_worker.tabular.schema import MISSING, Column, Label
 
 BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 HEAD: Final = """\

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from site_worker.tabular.declaration import Label, text_of
 from site_worker.tabular.findings import Findings
 from site_worker.tabular.roles import Seen, values_of
+from site_worker.tabular.schema import Label, text_of
 
 
 def sentences(found: Findings) -> Iterator[str]:

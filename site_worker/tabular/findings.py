@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.errors import UsageError
-from site_worker.tabular.declaration import Column, Label
 from site_worker.tabular.profile import FileProfile
 from site_worker.tabular.roles import Seen, label_of, role_of
+from site_worker.tabular.schema import Column, Label
 
 
 @dataclass(frozen=True)

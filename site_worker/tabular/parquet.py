@@ -12,7 +12,7 @@ import numpy as np
 
 from broker.errors import UsageError
 from site_worker.tabular.chunk import CHUNK_ROWS, Cells, Chunk, Source
-from site_worker.tabular.declaration import repeated
+from site_worker.tabular.schema import repeated
 
 READABLE: Final = ("number", "boolean", "text", "null")
 

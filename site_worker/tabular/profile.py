@@ -14,9 +14,9 @@ from typing import Final, cast
 
 from broker.errors import UsageError
 from site_worker.tabular.cells import number_of
-from site_worker.tabular.declaration import DELIMITERS, MISSING, Delimiter, Files, repeated
 from site_worker.tabular.delimited import open_delimited, records
 from site_worker.tabular.parquet import READABLE, kinds_of, open_parquet
+from site_worker.tabular.schema import DELIMITERS, MISSING, Delimiter, Files, repeated
 
 ROWS_TO_GUESS: Final = 200
 MOST_VALUES: Final = 200  # counted one by one; a column of more has many

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from site_worker.tabular.declaration import Column, Label
 from site_worker.tabular.profile import SIGNS, Profile
+from site_worker.tabular.schema import Column, Label
 
 MOST_TEXTS: Final = 30  # a text column of more values is free text to us
 MOST_CODES: Final = 6  # whole numbers of so few values are codes ...

@@ -25,7 +25,7 @@ def partial_likelihood_loss(scores: Tensor, labels: Tensor) -> Tensor:
     log_all = at_risk[torch.searchsorted(times[order].contiguous(), when.contiguous())]
     moments, moment = torch.unique(when, return_inverse=True)
     log_tied, size = _log_sums(own, moment, len(moments))
-    share = _places(moment) / size[moment]
+    share = _places(moment).double() / size[moment]
     left = log_all + torch.log1p(-share * torch.exp(log_tied[moment] - log_all))
     return (left - own).sum() / len(risks)
 

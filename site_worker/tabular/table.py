@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from broker.errors import UsageError
 from site_worker.tabular.cells import UNKNOWN, Codes, Numbers, Places
 from site_worker.tabular.chunk import Chunk, Doubles, Source, refusal
-from site_worker.tabular.declaration import FILE_NAME, MISSING_CATEGORY, Column, Declaration, Files, Value, text_of
+from site_worker.tabular.declaration import FILE_NAME, Declaration
 from site_worker.tabular.delimited import open_delimited
 from site_worker.tabular.parquet import open_parquet
+from site_worker.tabular.schema import MISSING_CATEGORY, Column, Files, Value, text_of
 
 Reader = Numbers | Codes
 
