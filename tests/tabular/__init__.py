@@ -1,0 +1,1 @@
+"""Tests of tables: declaration, reading, features, tasks, drafting."""
