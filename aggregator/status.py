@@ -10,13 +10,22 @@ from aggregator.settings import Folder
 from broker.database import open_readonly
 from broker.folderlock import running_process
 
-SiteState = Literal["away", "idle", "training", "behind"]
+SiteState = Literal["away", "idle", "training", "behind", "removed"]
 BEHIND_AFTER: Final = 5
+_ALL_SITES: Final = """
+SELECT site, present, ready, examples, last_seen, 1 AS enrolled FROM sites
+UNION SELECT site, NULL, NULL, NULL, NULL, 0 FROM (SELECT site FROM updates UNION SELECT site FROM refused)
+    WHERE site NOT IN (SELECT site FROM sites)
+ORDER BY site
+"""
 
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update."""
+    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update.
+
+    One that was removed is still named where it has left updates or refusals.
+    """
 
     site: str
     state: SiteState
@@ -66,7 +75,7 @@ def read_status(folder: Folder) -> Status:
             refused=_one(database, "SELECT count(*) FROM refused"),
             sites=tuple(
                 _site(database, row, version, finished=bool(settings.versions) and version >= settings.versions)
-                for row in database.execute("SELECT * FROM sites ORDER BY site")
+                for row in database.execute(_ALL_SITES)
             ),
         )
     finally:
@@ -103,6 +112,8 @@ def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, finis
 
 def _state(row: sqlite3.Row, base: int | None, version: int, *, finished: bool) -> SiteState:
     """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
+    if not row["enrolled"]:
+        return "removed"
     if not row["present"]:
         return "away"
     if row["examples"] is None or finished or (base is not None and base >= version):

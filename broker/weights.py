@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from broker.errors import StorageError, UsageError, WireError
+from broker.files import sync_folder
 
 Vector = NDArray[np.float32]
 DIGEST_BYTES = 32
@@ -106,7 +107,7 @@ def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             temporary.unlink()
@@ -116,7 +117,7 @@ def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[
 def load_model(path: Path) -> tuple[Layout, Vector]:
     """Layout and vector of a safetensors file; UsageError if it is missing, StorageError if it is damaged."""
     if not path.is_file():
-        raise UsageError(f"There is no model file {path}; make one with 'fedqueue site init-model'.")
+        raise UsageError(f"There is no model file {path}; 'fedqueue site init' makes one at a hospital.")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -127,9 +128,12 @@ def load_model(path: Path) -> tuple[Layout, Vector]:
     return layout, layout.flatten(weights)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; UsageError if it is missing, StorageError if it is damaged."""
+    if not path.is_file():
+        raise UsageError(f"There is no model file {path}.")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} is not a readable safetensors file: {error}.") from error

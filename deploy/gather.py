@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aggregator.settings import Folder as AggregatorFolder
+from aggregator.status import SiteStatus as SeenStatus
 from aggregator.status import read_status
 from broker.database import open_readonly
 from broker.errors import UsageError
@@ -55,11 +56,12 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
     for folder in sites:
         own = _own_status(folder)
         name = folder.settings().site
-        seen = known[name]
+        seen = known.get(name, _without_trace(name))
+        here = seen.state == "removed" or (own is not None and own.running)
         rows.append(
             SiteRow(
                 site=name,
-                state=seen.state if own is not None and own.running else "away",
+                state=seen.state if here else "away",
                 trains_from=own.version if own is not None and own.state == "training" else seen.base,
                 staleness=seen.staleness,
                 accepted=seen.accepted,
@@ -69,6 +71,11 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
             )
         )
     return status.version, rows
+
+
+def _without_trace(site: str) -> SeenStatus:
+    """A site that was removed before anything of it was accepted or refused."""
+    return SeenStatus(site, "removed", None, None, 0, 0, None)
 
 
 def _own_status(folder: SiteFolder) -> SiteStatus | None:

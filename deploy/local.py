@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aggregator.enrolment import add_site, create
+from aggregator.enrolment import Founding, add_site, create
 from aggregator.settings import Folder as AggregatorFolder
 from broker.errors import FedqueueError
+from broker.letters import Request
 from broker.node import Node
 from broker.settings import write_secret
 from broker.weights import Layout, save_model
@@ -76,9 +77,7 @@ class LocalFederation:
         weights = initial_weights(first)
         layout = Layout.of(weights)
         save_model(model, layout, layout.flatten(weights))
-        create(
-            self.aggregator, federation=federation, task=first.name, model=model, node=self.node, min_sites=len(sites)
-        )
+        create(self.aggregator, Founding(federation, model, task=first.name), node=self.node)
         self.aggregator.settings_file.write_text(settings)
         for site in sites:
             self.enrol(site, task)
@@ -94,9 +93,9 @@ class LocalFederation:
             step_delay_s=site.step_delay_s,
             probe_s=site.probe_s,
         )
-        joining = add_site(self.aggregator, site.name, key, node=self.node, account=None)
+        joined = add_site(self.aggregator, Request(site.name, key.to_text()), node=self.node)
         join_file = folder.path / "from-coordinator.toml"
-        write_secret(join_file, joining.to_toml())
+        write_secret(join_file, joined.to_toml())
         join(folder, join_file)
 
     def start_aggregator(self) -> None:

@@ -179,7 +179,7 @@ def work(
         try:
             outbox.note_activity("starting", None, "", at=clock())
             torch.set_num_threads(settings.threads)
-            task = _described(partial(load_task, settings.task, settings.options))
+            task = described(partial(load_task, settings.task, settings.options))
             if task.name != joined.task:
                 raise UsageError(
                     f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}."
@@ -187,7 +187,7 @@ def work(
             rounds = LocalRounds(settings, task, clock=clock)
             party = Party(joined.federation, settings.site, key)
             peer = Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key))
-            loop = SiteLoop(party, peer, outbox, _described(rounds.greeting), probe_s=settings.probe_s)
+            loop = SiteLoop(party, peer, outbox, described(rounds.greeting), probe_s=settings.probe_s)
             inbox = Inbox()
             link = make_link(inbox.put)
             performer = Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
@@ -203,7 +203,7 @@ def work(
             outbox.close()
 
 
-def _described(step: Callable[[], T]) -> T:
+def described(step: Callable[[], T]) -> T:
     """What the hospital's own code makes at the start; UsageError in one sentence, whatever it raises."""
     try:
         return step()

@@ -1,0 +1,67 @@
+"""Files and folders that are written whole or not at all, whatever ends the program that writes them.
+
+A file comes under its name by a rename, after its bytes are on the disk. A command that makes several files removes
+what it has made when it fails, so that it can be repeated.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from broker.errors import StorageError, UsageError
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
+    """Put `data` at `path`; FileExistsError if something is there and must not be replaced, else StorageError."""
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # of a process with our number that was killed
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
+        sync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not replace:
+            raise
+        raise StorageError(f"{path} could not be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Make things in `folder`, which is made for its owner alone if it is new; a failure removes what was added."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = set(folder.iterdir())
+    except OSError as error:
+        raise StorageError(f"The folder {folder} cannot be used: {error.strerror}.") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for one in made:
+                one.rmdir()
+        raise
