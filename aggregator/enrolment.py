@@ -139,7 +139,7 @@ def remove_site(folder: Folder, site: str, *, node: Node | None) -> str:
         sites = journal.sites()
         account = (sites[site].account if site in sites else None) or account_of(settings.federation, site)
         if node is not None:
-            Management(node.management_url, node.user, node.password).delete_user(account)
+            _management(node).delete_user(account)
         journal.begin()
         journal.remove(site)
         journal.commit()
@@ -221,10 +221,13 @@ def _enrol(
 
 def _account_on(node: Node, account: str, rights: Rights) -> str:
     """Make an account with a new password on a private node; its address."""
-    if not node.running:
-        raise LinkError(f"The broker in {node.folder} does not run: start it with 'fedqueue broker up {node.folder}'.")
-    password = secrets.token_urlsafe(18)
-    management = Management(node.management_url, node.user, node.password)
+    password, management = secrets.token_urlsafe(18), _management(node)
     management.put_user(account, password)
     management.set_rights("/", account, rights)
     return node.amqp_url(account, password)
+
+
+def _management(node: Node) -> Management:
+    if not node.running:
+        raise LinkError(f"The broker in {node.folder} does not run: start it with 'fedqueue broker up {node.folder}'.")
+    return Management(node.management_url, node.user, node.password)
