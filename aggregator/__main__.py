@@ -18,7 +18,7 @@ from aggregator.settings import Folder
 from aggregator.status import Status, read_refused, read_status
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
-from broker.files import write_file
+from broker.files import require_writable, write_file
 from broker.letters import INITIAL_MODEL, Request
 from broker.node import Node
 from broker.options import AS_JSON, tls_of, tls_options
@@ -100,8 +100,10 @@ def add(folder: Path, request_file: Path, *, account: str | None, out: Path | No
       fedqueue aggregator add-site agg ky/KY.request.toml --broker broker
     """
     request, place = Request.read(request_file), Folder(folder)
-    joined = add_site(place, request, node=Node.open(broker) if broker else None, account=account)
     path = out or place.join_file(request.site)
+    place.settings()
+    require_writable(path)
+    joined = add_site(place, request, node=Node.open(broker) if broker else None, account=account)
     write_secret(path, joined.to_toml())
     _tell_enrolled(request, path)
 
@@ -216,6 +218,7 @@ def export(folder: Path, file: Path, wanted: int | None) -> None:
     """
     if file.suffix != ".safetensors":
         raise UsageError(f"{file} must end in .safetensors; its model card gets the same name with .md.")
+    require_writable(file)
     place = Folder(folder)
     journal = Journal(_existing(place))
     try:

@@ -38,6 +38,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = Tr
             temporary.unlink()
 
 
+def require_writable(path: Path) -> None:
+    """UsageError if a file could not be written to `path`: to be asked before the work, not after it."""
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent} to write to.")
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -27,11 +27,13 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a round of a few steps gave: its delta, shape (parameters,), the held-out metrics, and seconds a step."""
+    """What a round of a few steps gave: its delta, shape (parameters,), the held-out metrics of a new model, seconds.
+
+    `step_s` has the pause that the site takes after each step, though the trial itself does not.
+    """
 
     delta: Vector
     metrics: dict[str, float]
-    held_out: int
     step_s: float
 
 
@@ -48,9 +50,9 @@ def try_round(settings: Settings, task: Task) -> Trial:
         times.append(time.monotonic())
         return task.loss(scores, labels)
 
-    exact = msgspec.structs.replace(settings, codec="float32")
+    plain = msgspec.structs.replace(settings, codec="float32", step_delay_s=0.0)
     try:
-        rounds = LocalRounds(exact, replace(task, loss=timed_loss))
+        rounds = LocalRounds(plain, replace(task, loss=timed_loss))
         model = rounds.layout.flatten(initial_weights(task))
         steps = min(STEPS, settings.bounds.max_steps)
         made = rounds.run(_announcement(task, settings, steps), model, np.zeros_like(model), threading.Event()).made
@@ -58,9 +60,8 @@ def try_round(settings: Settings, task: Task) -> Trial:
         raise
     except Exception as error:
         raise UsageError(f"The task raised {type(error).__name__}: {error}.") from error
-    per_step = np.diff(times[-max(2, steps) :])
-    delta = decoded(made.codec, made.payload, len(model))
-    return Trial(delta, dict(made.metrics), made.held_out, float(np.median(per_step)))
+    step_s = float(np.median(np.diff(times[-max(2, steps) :]))) + settings.step_delay_s
+    return Trial(decoded(made.codec, made.payload, len(model)), dict(made.metrics), step_s)
 
 
 def _announcement(task: Task, settings: Settings, steps: int) -> Announcement:
