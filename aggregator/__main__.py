@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
-from aggregator.enrolment import add_site, create
+from aggregator.card import read_card
+from aggregator.cardtext import to_markdown
+from aggregator.enrolment import Founding, add_site, create, remove_site
 from aggregator.journal import Journal
 from aggregator.opening import Replayed, replay, restore
 from aggregator.service import serve
@@ -17,8 +19,10 @@ from aggregator.status import Status, read_refused, read_status
 from aggregator.steering import pause, resume, stop_after
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
-from broker.identity import PublicKey
+from broker.files import require_writable, write_file
+from broker.letters import INITIAL_MODEL, Request
 from broker.node import Node
+from broker.options import AS_JSON, tls_of, tls_options
 from broker.serving import link_maker, log_to_stderr, until_signalled
 from broker.settings import write_secret
 from broker.weights import save_model
@@ -30,7 +34,6 @@ BROKER = click.option(
     help="Folder of a private broker made by 'fedqueue broker up'; accounts are then made on it. "
     "Without it, the address is read from FEDQUEUE_BROKER_URL or FOLDER/broker.url.",
 )
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.group()
@@ -44,47 +47,94 @@ for command in (pause, resume, stop_after):
 
 @cli.command()
 @FOLDER
+@click.argument("requests", nargs=-1, metavar="[REQUEST_FILE]...", type=click.Path(path_type=Path))
 @click.option("--federation", required=True, help="Name of the federation, such as 'sepsis'.")
-@click.option("--task", required=True, help="Name of the task that all sites run, such as 'opt-clinic'.")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Version 0, a safetensors file.")
-@click.option("--min-sites", default=1, show_default=True, help="Sites that must say hello before version 0 goes out.")
+@click.option("--task", default="", help="Name of the task that all sites run; default: what the requests say.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help=f"Version 0, a safetensors file; default: {INITIAL_MODEL} beside the first request.",
+)
+@click.option(
+    "--min-sites",
+    type=click.IntRange(min=1),
+    help="Sites that must say hello before version 0 goes out; default: the number of requests.",
+)
 @BROKER
-def init(folder: Path, federation: str, task: str, model: Path, *, min_sites: int, broker: Path | None) -> None:
-    """Make FOLDER: settings, key, journal, version 0; declare the federation's queues.
+@tls_options
+def init(
+    folder: Path,
+    requests: tuple[Path, ...],
+    *,
+    federation: str,
+    task: str,
+    model: Path | None,
+    min_sites: int | None,
+    broker: Path | None,
+    **tls_files: Path | None,
+) -> None:
+    """Make FOLDER: settings, key, journal, version 0; declare the queues; enrol the hospitals that sent a REQUEST_FILE.
 
     \b
     Example:
-      fedqueue site init-model site-a --out model.safetensors
-      fedqueue aggregator init agg --federation opt --task clinic --model model.safetensors --broker broker
+      fedqueue aggregator init agg --federation opt --broker broker ny/NY.request.toml mn/MN.request.toml
     """
-    node = Node.open(broker) if broker else None
-    layout = create(Folder(folder), federation=federation, task=task, model=model, node=node, min_sites=min_sites)
+    read = [Request.read(path) for path in requests]
+    first = model or next((path.with_name(INITIAL_MODEL) for path in requests), None)
+    if first is None:
+        raise UsageError("Without a request give --model, version 0 as a safetensors file, and --task.")
+    founding = Founding(federation, first, read, task, min_sites, tls_of(**tls_files))
+    layout = create(Folder(folder), founding, node=Node.open(broker) if broker else None)
     click.echo(f"Federation {federation}: {layout.size} parameters in {len(layout.tensors)} tensors.")
-    click.echo(f"Edit {folder / 'aggregator.toml'}, add sites with 'add-site', then: fedqueue aggregator run {folder}")
+    for request in read:
+        _tell_enrolled(request, Folder(folder).join_file(request.site))
+    click.echo(f"Look at {folder / 'aggregator.toml'}, then: fedqueue aggregator run {folder}")
 
 
 @cli.command("add-site")
 @FOLDER
-@click.argument("site")
-@click.argument("public_key")
-@click.option("--account", help="The site's account on a broker that is not private; its messages must come from it.")
+@click.argument("request_file", type=click.Path(path_type=Path))
+@click.option("--account", help="The site's account on a broker that is not private; default FEDERATION.SITE.")
 @click.option("--out", type=click.Path(path_type=Path), help="The join file to write; default FOLDER/SITE.join.toml.")
 @BROKER
-def add(
-    folder: Path, site: str, public_key: str, *, account: str | None, out: Path | None, broker: Path | None
-) -> None:
-    """Enrol SITE with its PUBLIC_KEY (from 'fedqueue site init') and write its join file. Works while running.
+def add(folder: Path, request_file: Path, *, account: str | None, out: Path | None, broker: Path | None) -> None:
+    """Enrol the hospital that sent REQUEST_FILE and write its join file. Works while running, and disturbs no other.
 
     \b
     Example:
-      fedqueue aggregator add-site agg NY ed25519:9kX... --broker broker
+      fedqueue aggregator add-site agg ky/KY.request.toml --broker broker
     """
-    key = PublicKey.from_text(public_key)
-    joining = add_site(Folder(folder), site, key, node=Node.open(broker) if broker else None, account=account)
-    path = out or folder / f"{site}.join.toml"
-    write_secret(path, joining.to_toml())
-    click.echo(f"Site {site} is enrolled; compare the fingerprint with the hospital by telephone: {key.fingerprint}")
-    click.echo(f"Give them {path}" + (" (it holds their password)." if joining.broker_url else "."))
+    request, place = Request.read(request_file), Folder(folder)
+    path = out or place.join_file(request.site)
+    place.settings()
+    require_writable(path)
+    joined = add_site(place, request, node=Node.open(broker) if broker else None, account=account)
+    write_secret(path, joined.to_toml())
+    _tell_enrolled(request, path)
+
+
+def _tell_enrolled(request: Request, join_file: Path) -> None:
+    click.echo(f"Site {request.site}: compare {request.key.fingerprint} with the hospital by telephone,")
+    click.echo(f"  then give them {join_file} as you would give a password.")
+
+
+@cli.command("remove-site")
+@FOLDER
+@click.argument("site")
+@BROKER
+def remove(folder: Path, site: str, *, broker: Path | None) -> None:
+    """Take SITE out: its account (with --broker), registry and queues. Works while running; its history stays.
+
+    What waits in its queues is lost for the model; what was accepted stays in the versions it is in.
+
+    \b
+    Example:
+      fedqueue aggregator remove-site agg KY --broker broker
+    """
+    account = remove_site(Folder(folder), site, node=Node.open(broker) if broker else None)
+    click.echo(f"Site {site} is removed; what was accepted from it stays in the model.")
+    if broker is None:
+        click.echo(f"Its account may still log in: delete {account!r} at the broker, as with rabbitmqctl delete_user.")
 
 
 @cli.command()
@@ -167,25 +217,29 @@ def refused(folder: Path, last: int, *, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--version", "wanted", type=int, help="An older version, folded from the journal; default the newest.")
 def export(folder: Path, file: Path, wanted: int | None) -> None:
-    """Write the model to FILE as safetensors, with its federation and version as metadata.
+    """Write the model to FILE, a .safetensors, and its model card beside it: where it comes from, sites, measures.
+
+    The file's metadata holds the same facts as JSON. 'fedqueue site export' makes a torch file of it.
 
     \b
     Example:
       fedqueue aggregator export agg model.safetensors
     """
+    if file.suffix != ".safetensors":
+        raise UsageError(f"{file} must end in .safetensors; its model card gets the same name with .md.")
+    require_writable(file)
     place = Folder(folder)
     journal = Journal(_existing(place))
     try:
-        layout, fold = restore(journal, place, place.settings().aggregation, at_version=wanted)
-        metadata = {
-            "federation": place.settings().federation,
-            "version": str(fold.version),
-            "digest": fold.digest.hex(),
-        }
-        save_model(file, layout, fold.model, metadata=metadata)
+        settings = place.settings()
+        layout, fold = restore(journal, place, settings.aggregation, at_version=wanted)
+        card = read_card(journal, settings, layout, fold)
     finally:
         journal.close()
-    click.echo(f"Wrote version {fold.version} ({layout.size} parameters) to {file}.")
+    save_model(file, layout, fold.model, metadata=card.metadata())
+    beside = file.with_suffix(".md")
+    write_file(beside, to_markdown(card).encode())
+    click.echo(f"Wrote version {fold.version} ({layout.size} parameters) to {file}, its card to {beside}.")
 
 
 @cli.command("replay")

@@ -1,27 +1,39 @@
-"""Setting up: a federation's folder, its queues and account on the broker, and one more hospital at a time.
+"""Setting up: a federation's folder, its queues and account on the broker, and one hospital at a time.
 
-With a private node (or any broker whose management API one may use) every site gets an account of its own that can
-write only its own routing keys and read only its own queues. Without it, the operator of the broker makes accounts and
-the coordinator names them here.
+With a private node every account is made here: a site can write only its own routing keys and read only its own queues.
+On any other broker its operator makes the accounts with the rights that `fedqueue broker rights` prints.
+
+Whatever fails or is killed here can be done again: the settings file comes last, and what is there already is taken.
 """
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from aggregator.journal import Journal
 from aggregator.opening import initialise, rule_text
 from aggregator.settings import Folder, Settings
 from broker.accounts import Management
-from broker.errors import UsageError
-from broker.identity import PrivateKey, PublicKey
+from broker.errors import LinkError, UsageError
+from broker.files import whole_or_nothing, write_file
+from broker.identity import PrivateKey
+from broker.letters import Joined, Request
 from broker.node import Node
-from broker.serving import URL_VARIABLE, declare_topology
-from broker.settings import read_secret, write_secret
+from broker.removal import delete_queues
+from broker.rights import AGGREGATOR
+from broker.serving import Tls, address_at, declare_topology, read_url
+from broker.settings import parse_settings, to_toml, write_secret
 from broker.topology import (
     Rights,
     SiteNames,
+    Topology,
+    account_of,
     aggregator_rights,
     checked_name,
     federation_topology,
@@ -30,7 +42,7 @@ from broker.topology import (
 )
 from broker.weights import Layout, load_model
 
-AGGREGATOR_TOML = """\
+AGGREGATOR_TOML: Final = """\
 # The aggregator of federation {federation}. Times are in seconds. Any value can be overridden by the environment,
 # for example FEDQUEUE_AGGREGATION__BUFFER_SIZE=4.
 federation = "{federation}"
@@ -62,75 +74,164 @@ start_after_s = 600.0        # ... or so long after the first
 
 [limits]
 max_norm = 10000.0           # of a delta; beyond it an update is refused
-"""
+
+[tls]                        # for an amqps:// address
+{tls}"""
 
 
 @dataclass(frozen=True)
-class Joining:
-    """What a hospital needs from the coordinator, as one small TOML file; `broker_url` "" if it gets it elsewhere."""
+class Founding:
+    """What a federation begins with; `task` "" is that of the requests, `min_sites` None their number."""
 
     federation: str
-    site: str
-    task: str
-    aggregator_key: str
-    broker_url: str
-
-    def to_toml(self) -> str:
-        """The join file. It holds a password if it has a broker_url: hand it over accordingly."""
-        names = ("federation", "site", "task", "aggregator_key", "broker_url")
-        return "".join(f'{name} = "{getattr(self, name)}"\n' for name in names)
+    model: Path
+    requests: Sequence[Request] = ()
+    task: str = ""
+    min_sites: int | None = None
+    tls: Tls = field(default_factory=Tls)
 
 
-def create(folder: Folder, *, federation: str, task: str, model: Path, node: Node | None, min_sites: int) -> Layout:
-    """Make the folder of a new federation around a model file, and declare what its sites share."""
-    checked_name(federation, "Federation")
+def create(folder: Folder, founding: Founding, *, node: Node | None) -> Layout:
+    """Make the folder of a new federation with a join file for each request; its queues and accounts at the broker.
+
+    A failure leaves nothing behind in the folder.
+    """
+    federation = checked_name(founding.federation, "Federation")
     if folder.settings_file.exists():
-        raise UsageError(f"{folder.path} holds a federation already; choose another folder.")
-    layout, vector = load_model(model)
-    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if node is not None:
-        password = secrets.token_urlsafe(18)
-        account = f"{federation}.aggregator"
-        _give_account(node, account, password, aggregator_rights(federation))
-        write_secret(folder.url_file, node.amqp_url(account, password))
-    declare_topology(_url(folder), federation_topology(federation, max_models_bytes=stream_bytes(layout.size)))
-    journal = Journal(folder.journal_file)
-    try:
-        PrivateKey.generate().save(folder.key_file)
-        initialise(journal, folder, layout, vector, rule_text(Settings(federation, task).aggregation), at=time.time())
-    finally:
-        journal.close()
-    folder.settings_file.write_text(AGGREGATOR_TOML.format(federation=federation, task=task, min_sites=min_sites))
+        raise UsageError(f"{folder.path} holds a federation already: use 'add-site', or choose another folder.")
+    layout, vector = load_model(founding.model)
+    task = _common_task(founding)
+    text = _settings_text(founding, task)
+    settings = parse_settings(text, Settings, path=folder.settings_file)
+    _check(founding.requests, task, layout.digest)
+    with whole_or_nothing(folder.path):
+        if node is not None:
+            account, rights = account_of(federation, AGGREGATOR), aggregator_rights(federation)
+            write_secret(folder.url_file, _account_on(node, account, rights))
+        PrivateKey.load_or_make(folder.key_file)
+        with closing(Journal(folder.journal_file)) as journal:
+            initialise(journal, folder, layout, vector, rule_text(settings.aggregation), at=time.time())
+            shared = federation_topology(federation, max_models_bytes=stream_bytes(layout.size))
+            for joined in _enrol(folder, settings, journal, founding.requests, node=node, shared=shared):
+                write_secret(folder.join_file(joined.site), joined.to_toml())
+        write_file(folder.settings_file, text.encode())
     return layout
 
 
-def add_site(folder: Folder, site: str, key: PublicKey, *, node: Node | None, account: str | None) -> Joining:
-    """Enrol one hospital: registry, queues, account. Nobody else is touched. Doing it again gives a new password."""
+def add_site(folder: Folder, request: Request, *, node: Node | None, account: str | None = None) -> Joined:
+    """Enrol one hospital: registry, queues, account. Nobody else is touched. Doing it again gives a new password.
+
+    `account` is its name on a broker that is not private, where that is not FEDERATION.SITE.
+    """
+    settings = folder.settings()
+    with closing(_existing(folder)) as journal:
+        _check([request], settings.task, journal.fact("layout") or b"")
+        (joined,) = _enrol(folder, settings, journal, [request], shared=Topology(), node=node, account=account)
+    return joined
+
+
+def remove_site(folder: Folder, site: str, *, node: Node | None) -> str:
+    """Take a hospital out: account (on a private node), registry, queues; the name of its account.
+
+    What was accepted from it stays in the journal and in the model. A running aggregator notices within seconds. Doing
+    it again after a failure goes on where it failed; UsageError at the end if the site was not enrolled.
+    """
     settings = folder.settings()
     names = SiteNames(settings.federation, checked_name(site, "Site"))
-    url = ""
-    journal = Journal(folder.journal_file)
-    try:
-        journal.check_key(site, key)  # before anything changes: a mistake here must not lock the real hospital out
+    address = address_at(read_url(folder.url_file), settings.tls)
+    with closing(_existing(folder)) as journal:
+        sites = journal.sites()
+        account = (sites[site].account if site in sites else None) or account_of(settings.federation, site)
         if node is not None:
-            account, password = f"{settings.federation}.{site}", secrets.token_urlsafe(18)
-            _give_account(node, account, password, site_rights(settings.federation, site))
-            url = node.amqp_url(account, password)
-        declare_topology(_url(folder), names.topology())
+            _management(node).delete_user(account)
         journal.begin()
-        journal.enrol(site, key, account, at=time.time())
+        journal.remove(site)
         journal.commit()
-    finally:
-        journal.close()
-    public = PrivateKey.load(folder.key_file).public.to_text()
-    return Joining(settings.federation, site, settings.task, public, url)
+        delete_queues(address, names)
+    if site not in sites:
+        raise UsageError(f"Site {site} is not enrolled; those that are: {', '.join(sites) or 'none'}.")
+    return account
 
 
-def _give_account(node: Node, account: str, password: str, rights: Rights) -> None:
-    management = Management(node.management_url, node.user, node.password)
+def _common_task(founding: Founding) -> str:
+    """The task that all requests name; UsageError says which hospital's differs."""
+    named = {request.site: request.task for request in founding.requests if request.task}
+    task = founding.task or next(iter(named.values()), "")
+    if not task:
+        raise UsageError("No request names a task: give --task, the name that all sites' tasks have.")
+    if '"' in task or "\\" in task or not task.isprintable():
+        raise UsageError(f"Task {task!r} cannot be used: choose a name without quotes and backslashes.")
+    return task
+
+
+def _check(requests: Sequence[Request], task: str, layout_digest: bytes) -> None:
+    """UsageError names the hospital whose task or model is not the federation's, or which asks twice."""
+    seen = set[str]()
+    for request in requests:
+        if request.site in seen:
+            raise UsageError(f"Two requests are from site {request.site}: keep the one whose fingerprint is confirmed.")
+        seen.add(request.site)
+        if request.task and request.task != task:
+            raise UsageError(f"Site {request.site} runs task {request.task!r}, the federation runs {task!r}.")
+        if request.layout_digest and request.layout_digest != layout_digest.hex():
+            raise UsageError(
+                f"The model of site {request.site} ({request.parameters} parameters) has another layout than the "
+                "federation's: compare the versions of the task, and let the hospital make its request again."
+            )
+
+
+def _settings_text(founding: Founding, task: str) -> str:
+    return AGGREGATOR_TOML.format(
+        federation=founding.federation,
+        task=task,
+        min_sites=max(1, len(founding.requests)) if founding.min_sites is None else founding.min_sites,
+        tls=to_toml(msgspec.structs.asdict(founding.tls)),
+    )
+
+
+def _existing(folder: Folder) -> Journal:
+    if not folder.journal_file.is_file():
+        raise UsageError(f"There is no {folder.journal_file}; has this folder been initialised?")
+    return Journal(folder.journal_file)
+
+
+def _enrol(
+    folder: Folder,
+    settings: Settings,
+    journal: Journal,
+    requests: Sequence[Request],
+    *,
+    shared: Topology,
+    node: Node | None,
+    account: str | None = None,
+) -> list[Joined]:
+    """Keys first, so that a mistake does not lock a real hospital out; then accounts, queues, and the registry last."""
+    federation, public = settings.federation, PrivateKey.load(folder.key_file).public.to_text()
+    for request in requests:
+        journal.check_key(request.site, request.key)
+    accounts = {one.site: account or account_of(federation, one.site) for one in requests}
+    urls = {
+        site: _account_on(node, name, site_rights(federation, site)) if node else "" for site, name in accounts.items()
+    }
+    own = [SiteNames(federation, site).topology() for site in accounts]
+    declare_topology(read_url(folder.url_file), shared.with_all(own), tls=settings.tls)
+    journal.begin()
+    for request in requests:
+        journal.enrol(request.site, request.key, accounts[request.site], at=time.time())
+    journal.commit()
+    layout_digest = (journal.fact("layout") or b"").hex()
+    return [Joined(federation, site, settings.task, public, url, layout_digest) for site, url in urls.items()]
+
+
+def _account_on(node: Node, account: str, rights: Rights) -> str:
+    """Make an account with a new password on a private node; its address."""
+    password, management = secrets.token_urlsafe(18), _management(node)
     management.put_user(account, password)
     management.set_rights("/", account, rights)
+    return node.amqp_url(account, password)
 
 
-def _url(folder: Folder) -> str:
-    return read_secret(folder.url_file, URL_VARIABLE, "The broker's address")
+def _management(node: Node) -> Management:
+    if not node.running:
+        raise LinkError(f"The broker in {node.folder} does not run: start it with 'fedqueue broker up {node.folder}'.")
+    return Management(node.management_url, node.user, node.password)

@@ -214,6 +214,12 @@ class Journal:
                 (site, key.to_text(), account, at),
             )
 
+    def remove(self, site: str) -> None:
+        """Take a site out of the registry. Its accepted updates and refusals stay; parts of an unfinished one go."""
+        with storing(str(self.path)):
+            self._database.execute("DELETE FROM sites WHERE site = ?", (site,))
+            self._database.execute("DELETE FROM parts WHERE site = ?", (site,))
+
     def check_key(self, site: str, key: PublicKey) -> None:
         """UsageError if the site is enrolled with another key."""
         known = self._database.execute("SELECT public_key FROM sites WHERE site = ?", (site,)).fetchone()

@@ -25,11 +25,12 @@ def rule_text(aggregation: Aggregation) -> str:
 
 
 def initialise(journal: Journal, folder: Folder, layout: Layout, model: Vector, rule: str, *, at: float) -> None:
-    """Make version 0 of `model`; UsageError if the journal has another federation's already."""
-    known = journal.fact("layout")
-    if known is not None:
-        raise UsageError(f"{folder.path} holds a federation already; choose another folder.")
+    """Make version 0 of `model`, once; UsageError if the journal has another model or later versions already."""
     fold = Fold.at(Aggregation().build(), layout.digest, model, 0)
+    if journal.fact("layout") is not None:
+        if [row.digest for row in journal.versions()] == [fold.digest] and not journal.last_ordinal():
+            return  # an 'init' that was killed before its end
+        raise UsageError(f"{folder.path} holds a federation already; choose another folder.")
     save_model(folder.snapshot(fold.digest), layout, model, metadata={"version": "0"})
     journal.begin()
     journal.set_fact("layout", layout.digest)

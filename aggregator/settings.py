@@ -3,6 +3,7 @@
 FOLDER/aggregator.toml   settings, for people
 FOLDER/aggregator.key    the aggregator's private key (mode 0600)
 FOLDER/broker.url        address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
+FOLDER/SITE.join.toml    what each hospital is given; may hold its password (mode 0600)
 FOLDER/journal.db        sites, accepted updates, versions, refusals (SQLite)
 FOLDER/models/           snapshots by digest (safetensors)
 """
@@ -153,6 +154,10 @@ class Folder:
     def journal_file(self) -> Path:
         """The journal."""
         return self.path / "journal.db"
+
+    def join_file(self, site: str) -> Path:
+        """What a hospital is given to join; may hold its password."""
+        return self.path / f"{site}.join.toml"
 
     @property
     def models(self) -> Path:

@@ -11,13 +11,22 @@ from aggregator.settings import Folder
 from broker.database import open_readonly
 from broker.folderlock import running_process
 
-SiteState = Literal["away", "idle", "training", "behind"]
+SiteState = Literal["away", "idle", "training", "behind", "removed"]
 BEHIND_AFTER: Final = 5
+_ALL_SITES: Final = """
+SELECT site, present, ready, examples, last_seen, 1 AS enrolled FROM sites
+UNION SELECT site, NULL, NULL, NULL, NULL, 0 FROM (SELECT site FROM updates UNION SELECT site FROM refused)
+    WHERE site NOT IN (SELECT site FROM sites)
+ORDER BY site
+"""
 
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update."""
+    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update.
+
+    One that was removed is still named where it has left updates or refusals.
+    """
 
     site: str
     state: SiteState
@@ -71,10 +80,7 @@ def read_status(folder: Folder) -> Status:
             buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
             accepted=_one(database, "SELECT count(*) FROM updates"),
             refused=_one(database, "SELECT count(*) FROM refused"),
-            sites=tuple(
-                _site(database, row, version, asked=asked)
-                for row in database.execute("SELECT * FROM sites ORDER BY site")
-            ),
+            sites=tuple(_site(database, row, version, asked=asked) for row in database.execute(_ALL_SITES)),
         )
     finally:
         database.close()
@@ -110,6 +116,8 @@ def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, asked
 
 def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> SiteState:
     """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
+    if not row["enrolled"]:
+        return "removed"
     if not row["present"]:
         return "away"
     if row["examples"] is None or not asked or (base is not None and base >= version):

@@ -6,8 +6,6 @@ No secret is taken from the command line, where every user of the machine could 
 import json
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -15,15 +13,17 @@ from urllib.parse import quote, urlsplit
 import click
 
 from broker.accounts import Management
-from broker.checks import Check, check_broker
+from broker.checks import check_broker
 from broker.commands import run_cli
 from broker.errors import UsageError
 from broker.install import ensure_rabbitmq
 from broker.node import Node
+from broker.options import show_checks
 from broker.rabbit_address import Address
+from broker.rights import accounts, definitions, rabbitmqctl
+from broker.serving import URL_VARIABLE
 
 PASSWORD_VARIABLE: Final = "FEDQUEUE_BROKER_PASSWORD"  # noqa: S105 - the variable's name
-URL_VARIABLE: Final = "FEDQUEUE_BROKER_URL"
 
 
 def default_folder() -> Path:
@@ -120,8 +120,30 @@ def status(folder: Path, url: str | None, ca_file: Path | None, as_json: bool) -
     """
     asked = _asked(url)
     if asked:
-        return _show_checks(check_broker(Address.parse(asked, ca_file=ca_file)), as_json=as_json)
+        return show_checks(check_broker(Address.parse(asked, ca_file=ca_file)), as_json=as_json)
     return _show_node(Node.open(folder), as_json=as_json)
+
+
+@cli.command()
+@click.argument("federation")
+@click.argument("sites", nargs=-1, metavar="[SITE]...")
+@click.option("--vhost", default="/", show_default=True, help="The virtual host of the federation.")
+@click.option("--json", "as_json", is_flag=True, help="Print a fragment of RabbitMQ's definitions instead.")
+def rights(federation: str, sites: tuple[str, ...], vhost: str, *, as_json: bool) -> None:
+    """Print how the operator of an existing broker gives aggregator and SITEs their accounts and rights.
+
+    The lines are for a shell on the broker's machine; rabbitmqctl asks for each password. They may be run again.
+
+    \b
+    Examples:
+      fedqueue broker rights icu NY MN --vhost fed
+      fedqueue broker rights icu NY --json
+    """
+    wanted = accounts(federation, sites)
+    if as_json:
+        click.echo(json.dumps(definitions(wanted, vhost=vhost), indent=2))
+    else:
+        click.echo("\n".join(rabbitmqctl(wanted, vhost=vhost)))
 
 
 def _console_line(node: Node) -> str:
@@ -189,18 +211,6 @@ def _asked(url: str | None) -> str | None:
     if not account or password is None:
         raise UsageError(f"Name the account in --url, as in amqps://ACCOUNT@HOST/VHOST, and set ${PASSWORD_VARIABLE}.")
     return parts._replace(netloc=f"{account}:{quote(password, safe='')}@{host}").geturl()
-
-
-def _show_checks(checks: Iterable[Check], *, as_json: bool) -> int:
-    """One line a check, as it comes; 1 if one failed."""
-    seen = []
-    for check in checks:
-        seen.append(check)
-        if not as_json:
-            click.echo(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
-    if as_json:
-        click.echo(json.dumps([asdict(check) for check in seen], indent=2))
-    return 0 if all(check.passed for check in seen) else 1
 
 
 if __name__ == "__main__":

@@ -5,54 +5,73 @@ Each check needs what the ones before it need, so the first failure is the last 
 
 import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import pika
-import pika.exceptions
 from pika.adapters.blocking_connection import BlockingConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPError
 
+from broker.errors import FedqueueError, LinkError
 from broker.rabbit_address import Address
+from broker.rabbit_faults import explain
 
 OLDEST: Final = (3, 10)
 NEWEST_MAJOR: Final = 4
 KINDS: Final = ("quorum", "stream")
+CONNECT_S: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was asked, whether it holds, and one sentence about it."""
+    """What was asked, whether it holds, and one sentence about it; `figures` are what programs may want of it."""
 
     name: str
     passed: bool
     detail: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def log_in(address: Address, name: str) -> BlockingConnection:
+    """A connection; LinkError or LinkRefused says whether host name, port, TLS, login or virtual host is wrong."""
+    try:
+        socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+        said = getattr(error, "strerror", None) or "it is no host name"
+        raise LinkError(
+            f"The name {address.host!r} cannot be looked up ({said}): correct the address or the DNS."
+        ) from error
+    try:
+        socket.create_connection((address.host, address.port), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise LinkError(
+            f"Nothing answers at {address} ({(error.strerror or str(error)).lower()}): "
+            "check the port, the firewall, and that the broker runs."
+        ) from error
+    try:
+        return pika.BlockingConnection(address.parameters(name, heartbeat_s=30))
+    except (AMQPError, AMQPConnectorException, OSError) as error:
+        raise explain(error, address) from error
 
 
 def check_broker(address: Address) -> Iterator[Check]:
     """Reachable with this login, a known version, quorum queues and streams usable. Leaves no queue behind."""
-    connection = None
     try:
-        connection = pika.BlockingConnection(address.parameters("fedqueue broker status", heartbeat_s=30))
-        yield Check("login", True, f"{address} takes the login of {address.user!r}")
-    except (pika.exceptions.AMQPError, OSError) as error:
-        yield _no_connection(address, error)
+        connection = log_in(address, "fedqueue broker status")
+    except FedqueueError as error:
+        yield Check("login", False, str(error))
         return
     try:
+        yield Check("login", True, f"{address} takes the login of {address.user!r}")
         yield _version(connection)
         for kind in KINDS:
             yield _queue_of(kind, connection)
     finally:
         if connection.is_open:
             connection.close()
-
-
-def _no_connection(address: Address, error: Exception) -> Check:
-    if isinstance(error, pika.exceptions.AuthenticationError | pika.exceptions.ProbableAuthenticationError):
-        return Check("login", False, f"{address} refuses the login of {address.user!r}: check user and password")
-    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
-        return Check("login", False, f"{address.user!r} may not use the virtual host {address.vhost!r}: grant it")
-    return Check("login", False, f"{address} cannot be reached: check address, port and TLS ({type(error).__name__})")
 
 
 def _version(connection: BlockingConnection) -> Check:
@@ -71,7 +90,7 @@ def _queue_of(kind: str, connection: BlockingConnection) -> Check:
         channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         channel.queue_delete(name)
         channel.close()
-    except pika.exceptions.AMQPError as error:
+    except AMQPError as error:
         said = getattr(error, "reply_text", "") or type(error).__name__
         return Check(f"{kind} queue", False, f"a {kind} queue cannot be declared and deleted: {said}")
     return Check(f"{kind} queue", True, f"a {kind} queue can be declared and deleted")

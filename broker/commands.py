@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from broker.errors import FedqueueError
+from broker.errors import FedqueueError, UsageError
 
 STOPPED = 130  # what a shell gives for a program that Ctrl-C ended
 
@@ -19,6 +19,9 @@ def run_cli(group: click.Command, argv: Sequence[str] | None = None, *, prog_nam
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except PermissionError as error:  # a folder of another account; everywhere, since any path may be one
+        sentence = f"This account may not use {error.filename}: run as its owner, or have its permissions changed."
+        return _said(f"error: {sentence}", UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):  # click turns Ctrl-C into Abort
         return _said("stopped", STOPPED)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough

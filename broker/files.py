@@ -1,9 +1,49 @@
-"""A file that is there whole or not at all, whatever happens while it is written."""
+"""Files and folders that are written whole or not at all, whatever ends the program that writes them.
+
+A file comes under its name by a rename, after its bytes are on the disk. A command that makes several files removes
+what it has made when it fails, so that it can be repeated.
+"""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from broker.errors import StorageError, UsageError
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
+    """Put `data` at `path`; FileExistsError if something is there and must not be replaced, else StorageError."""
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # of a process with our number that was killed
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
+        sync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not replace:
+            raise
+        raise StorageError(f"{path} could not be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """UsageError if a file could not be written to `path`: to be asked before the work, not after it."""
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent} to write to.")
 
 
 @contextmanager
@@ -19,16 +59,37 @@ def written_whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Make things in `folder`, which is made for its owner alone if it is new; a failure removes what was added."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = set(folder.iterdir())
+    except OSError as error:
+        raise StorageError(f"The folder {folder} cannot be used: {error.strerror}.") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for one in made:
+                one.rmdir()
+        raise

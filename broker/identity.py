@@ -7,7 +7,6 @@ one line of text, `ed25519:<base64>`, that can be read over the telephone throug
 import base64
 import binascii
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from broker.errors import StorageError, UsageError
+from broker.errors import UsageError
+from broker.files import write_file
 
 _PREFIX: Final = "ed25519:"
 KEY_ID_BYTES: Final = 8
@@ -94,19 +94,22 @@ class PrivateKey:
             raise UsageError(f"{path} is not an Ed25519 key.")
         return cls(key)
 
+    @classmethod
+    def load_or_make(cls, path: Path) -> "PrivateKey":
+        """The key in `path`, made if there is none: an `init` that was killed half-way can be repeated."""
+        if not path.exists():
+            cls.generate().save(path)
+        return cls.load(path)
+
     def save(self, path: Path) -> None:
-        """Write the key with mode 0600; an existing key is never overwritten."""
+        """Write the key with mode 0600, whole or not at all; an existing key is never overwritten."""
         pem = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            write_file(path, pem, mode=0o600, replace=False)
         except FileExistsError as error:
             raise UsageError(f"{path} exists already; a key is never overwritten.") from error
-        except OSError as error:
-            raise StorageError(f"The key could not be written to {path}: {error.strerror}.") from error
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
 
     @cached_property
     def public(self) -> PublicKey:

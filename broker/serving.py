@@ -12,9 +12,11 @@ from typing import Final
 
 import msgspec
 
+from broker.checks import log_in
 from broker.errors import LinkError, LinkRefused
 from broker.link import Declared, Denied, Down, Link, LinkEvent, Up
 from broker.rabbit import RabbitLink
+from broker.rabbit_address import Address
 from broker.settings import read_secret
 from broker.topology import Topology
 
@@ -32,7 +34,7 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 def link_maker(url_file: Path, tls: Tls, *, name: str) -> Callable[[Callable[[LinkEvent], None]], Link]:
     """A function that makes the link to the configured broker; the URL comes from the environment or `url_file`."""
-    url = read_secret(url_file, URL_VARIABLE, "The broker's address")
+    url = read_url(url_file)
     return lambda deliver: RabbitLink(
         url,
         deliver,
@@ -41,6 +43,16 @@ def link_maker(url_file: Path, tls: Tls, *, name: str) -> Callable[[Callable[[Li
         cert_file=_path(tls.cert_file),
         key_file=_path(tls.key_file),
     )
+
+
+def read_url(url_file: Path) -> str:
+    """The broker's address with its password, from the environment or `url_file`; UsageError says how to give it."""
+    return read_secret(url_file, URL_VARIABLE, "The broker's address")
+
+
+def address_at(url: str, tls: Tls) -> Address:
+    """The address with its TLS files; UsageError if either cannot be used."""
+    return Address.parse(url, ca_file=_path(tls.ca_file), cert_file=_path(tls.cert_file), key_file=_path(tls.key_file))
 
 
 def _path(text: str) -> Path | None:
@@ -74,7 +86,9 @@ def log_to_stderr(*, verbose: bool, threads: bool = False) -> None:
 
 
 def declare_topology(url: str, topology: Topology, *, tls: Tls | None = None, timeout_s: float = 30.0) -> None:
-    """Declare at set-up; LinkRefused or LinkError in one sentence if the broker will not or cannot."""
+    """Declare at set-up; LinkRefused or LinkError in one sentence, at once, if the broker will not or cannot."""
+    files = tls or Tls()
+    log_in(address_at(url, files), "fedqueue set-up").close()  # a link would go on trying
     changed = threading.Condition()
     events: list[LinkEvent] = []
 
@@ -83,7 +97,6 @@ def declare_topology(url: str, topology: Topology, *, tls: Tls | None = None, ti
             events.append(event)
             changed.notify_all()
 
-    files = tls or Tls()
     link = RabbitLink(
         url, deliver, name="fedqueue set-up",
         ca_file=_path(files.ca_file), cert_file=_path(files.cert_file), key_file=_path(files.key_file),

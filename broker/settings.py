@@ -4,6 +4,7 @@
 files and off the command line: they live in files of mode 0600 or in the environment.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.errors import StorageError, UsageError
+from broker.errors import UsageError
+from broker.files import write_file
 
 PREFIX = "FEDQUEUE_"
 T = TypeVar("T", bound=msgspec.Struct)
@@ -21,10 +23,19 @@ T = TypeVar("T", bound=msgspec.Struct)
 def load_settings(path: Path, kind: type[T], *, environ: Mapping[str, str] = os.environ) -> T:
     """The settings in `path`; UsageError names the file, the field and what is wrong with it."""
     try:
-        values = tomllib.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError as error:
         raise UsageError(f"There is no settings file {path}; 'init' makes one.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a readable TOML file: {error}.") from error
+    return parse_settings(text, kind, path=path, environ=environ)
+
+
+def parse_settings(text: str, kind: type[T], *, path: Path, environ: Mapping[str, str] = os.environ) -> T:
+    """The settings in `text`, which is or will be in `path`; UsageError as from `load_settings`."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not a readable TOML file: {error}.") from error
     overridden = _override(values, kind, environ)
     try:
@@ -57,15 +68,18 @@ def read_secret(path: Path, variable: str, what: str, *, environ: Mapping[str, s
         raise UsageError(f"{what} is missing; write it to {path} (mode 0600) or set {variable}.")
     if path.stat().st_mode & 0o077:
         raise UsageError(f"Others can read {path}; run: chmod 600 {path}")
-    return path.read_text().strip()
+    try:
+        return path.read_text().strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} in {path} is not text; write it anew.") from error
 
 
 def write_secret(path: Path, text: str) -> None:
     """Write a secret with mode 0600, replacing what was there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror}.") from error
+    write_file(path, f"{text}\n".encode(), mode=0o600)
+
+
+def to_toml(values: Mapping[str, str | float]) -> str:
+    """One line of TOML for each value; JSON's strings, numbers and booleans are TOML's, but for one character."""
+    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+    return "".join(lines).replace("\x7f", "\\u007f")

@@ -8,6 +8,7 @@ only its own quota. Names follow `fq.<federation>.<site>.<role>`.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -62,6 +63,13 @@ class Topology:
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
+
+    def with_all(self, others: Iterable["Topology"]) -> "Topology":
+        """This topology and all of the others."""
+        whole = self
+        for one in others:
+            whole = Topology(whole.exchanges + one.exchanges, whole.queues + one.queues, whole.bindings + one.bindings)
+        return whole
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,11 @@ def aggregator_rights(federation: str) -> Rights:
     prefix = re.escape(f"fq.{federation}")
     own = f"^{prefix}\\..*$"
     return Rights(configure=own, write=f"^({prefix}\\..*|amq\\.default)$", read=own)
+
+
+def account_of(federation: str, name: str) -> str:
+    """The broker account of a site, or of the aggregator: the names that a private node gives and `rights` prints."""
+    return f"{federation}.{name}"
 
 
 def checked_name(name: str, what: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from broker.errors import StorageError, UsageError, WireError
@@ -108,7 +108,7 @@ def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[
 def load_model(path: Path) -> tuple[Layout, Vector]:
     """Layout and vector of a safetensors file; UsageError if it is missing, StorageError if it is damaged."""
     if not path.is_file():
-        raise UsageError(f"There is no model file {path}; make one with 'fedqueue site init-model'.")
+        raise UsageError(f"There is no model file {path}; 'fedqueue site init' makes one at a hospital.")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -117,3 +117,14 @@ def load_model(path: Path) -> tuple[Layout, Vector]:
         raise UsageError(f"{path} holds bfloat16 or float8, but shared tensors must be float32.") from error
     layout = Layout.of(weights)
     return layout, layout.flatten(weights)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; UsageError if it is missing, StorageError if it is damaged."""
+    if not path.is_file():
+        raise UsageError(f"There is no model file {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} is not a readable safetensors file: {error}.") from error

@@ -1,7 +1,7 @@
 """A folder of hospitals' files as a federation on this machine: which sites there are and what each of them runs.
 
-`federation.toml` declares columns, label and model, and every CSV or Parquet file beside it is a site. Where it names an
-own task ("model.py:task"), the sites are those of its [sites], with the options written there.
+`federation.toml` declares columns, label and model, and every CSV or Parquet file beside it is a site. Where it names
+an own task ("model.py:task"), the sites are those of its [sites], with the options written there, and files beside it.
 """
 
 import json
@@ -87,13 +87,14 @@ def _task(folder: Path, declaration: Declaration) -> str:
 
 
 def _sites(folder: Path, declaration: Declaration, seed: int) -> dict[str, dict[str, Any]]:
+    files = {site: str(path.absolute()) for site, path in declaration.files_of(folder).items()}
     if declaration.own_task is None:
         agreed = str((folder / FILE_NAME).absolute())
-        files = declaration.files_of(folder)
-        return {site: {"declaration": agreed, "data": str(path.absolute()), "seed": seed} for site, path in files.items()}
-    files = {site: {"file": str(path.absolute())} for site, path in declaration.files_of(folder).items()}
-    named = {site: dict(options) for site, options in declaration.sites.items()}
-    return {site: {**named.get(site, {}), **files.get(site, {})} for site in sorted(named.keys() | files.keys())}
+        return {site: {"declaration": agreed, "data": path, "seed": seed} for site, path in files.items()}
+    sites: dict[str, dict[str, Any]] = {site: dict(options) for site, options in declaration.sites.items()}
+    for site, path in files.items():
+        sites[site] = {**sites.get(site, {}), "file": path}
+    return dict(sorted(sites.items()))
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:

@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
-from aggregator.control import read_control, write_control
+from aggregator.control import Control, write_control
 from aggregator.journal import Journal
 from broker.errors import UsageError
 from deploy.cohort import Cohort
@@ -39,7 +40,7 @@ class Run:
         self.watch = Watch(federation, list(cohort.sites), stopping)
 
     def set_up(self, tasks: Mapping[str, Task], *, name: str, seed: int) -> None:
-        """Folders, keys, accounts, queues. `tasks` are those of the sites whose files fit; the others are enrolled too."""
+        """Folders, keys, accounts, queues. `tasks` are of the sites whose files fit; the others are enrolled too."""
         first = next(iter(tasks.values()))
         order = [*tasks, *(site for site in self.cohort.sites if site not in tasks)]
         plans = [SitePlan(site, dict(self.cohort.sites[site]), seed=seed, probe_s=5.0) for site in order]
@@ -51,16 +52,19 @@ class Run:
     def go(self, title: str, *, tell: Callable[[str], object]) -> None:
         """Start everything, or go on with what was stopped, and watch it to its end."""
         self.federation.start_aggregator()
+        self._start_sites(tell)
+        with LiveView(title) as view:
+            self.watch.show(view, target=self.wanted.versions or None, done=self._done)
+        if not self.watch.settle(SETTLE_S):
+            tell("Some sites are still at work; what they are training from now on is not waited for.")
+
+    def _start_sites(self, tell: Callable[[str], object]) -> None:
         names = list(self.cohort.sites)
         per_process = self.wanted.per_process or ceil(len(names) / MOST_PROCESSES)
         if per_process > 1:
             tell(f"{len(names)} sites share {ceil(len(names) / per_process)} processes.")
         for start in range(0, len(names), per_process):
             self.federation.expendable.add(self.federation.start_together(names[start : start + per_process]))
-        with LiveView(title) as view:
-            self.watch.show(view, target=self.wanted.versions or None, done=self._done)
-        if not self.watch.settle(SETTLE_S):
-            tell("Some sites are still at work; what they are training from now on is not waited for.")
 
     def _done(self, version: int, rows: list[SiteRow]) -> bool:
         failed = [row for row in rows if row.state == "failed"]
@@ -72,9 +76,5 @@ class Run:
         return bool(self.wanted.versions) and version >= self.wanted.versions
 
     def _end_at(self, version: int) -> None:
-        journal = Journal(self.federation.aggregator.journal_file)
-        try:
-            control = read_control(journal)
-            write_control(journal, type(control)(paused=False, stop_after=max(1, version)))
-        finally:
-            journal.close()
+        with closing(Journal(self.federation.aggregator.journal_file)) as journal:
+            write_control(journal, Control(stop_after=max(1, version)))

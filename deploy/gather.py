@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aggregator.settings import Folder as AggregatorFolder
+from aggregator.status import SiteStatus as SeenStatus
 from aggregator.status import read_status
 from broker.database import open_readonly
 from broker.errors import UsageError
@@ -55,7 +56,7 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
     for folder in sites:
         own = _own_status(folder)
         name = folder.settings().site
-        seen = known[name]
+        seen = known.get(name, _without_trace(name))
         rows.append(
             SiteRow(
                 site=name,
@@ -71,9 +72,14 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
     return status.version, rows
 
 
+def _without_trace(site: str) -> SeenStatus:
+    """A site that was removed before anything of it was accepted or refused."""
+    return SeenStatus(site, "removed", None, None, 0, 0, None)
+
+
 def _state(seen: SiteState, own: SiteStatus | None) -> SiteState:
     """The aggregator's word, but the site itself knows sooner that it is gone, and why."""
-    if own is not None and own.running:
+    if seen == "removed" or (own is not None and own.running):
         return seen
     return "failed" if own is not None and own.state == "failed" else "away"
 

@@ -25,6 +25,7 @@ STATES: Final[dict[SiteState, str]] = {
     "behind": "yellow",
     "training": "green",
     "idle": "blue",
+    "removed": "dim",
 }
 TROUBLE_FIRST: Final = list(STATES)
 

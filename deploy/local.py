@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aggregator.enrolment import add_site, create
+from aggregator.enrolment import Founding, add_site, create
 from aggregator.settings import Folder as AggregatorFolder
 from broker.errors import FedqueueError
+from broker.letters import Request
 from broker.node import Node
 from broker.settings import write_secret
 from broker.weights import Layout, save_model
@@ -79,28 +80,31 @@ class LocalFederation:
         weights = initial_weights(first)
         layout = Layout.of(weights)
         save_model(model, layout, layout.flatten(weights))
-        create(
-            self.aggregator, federation=federation, task=first.name, model=model, node=self.node, min_sites=len(sites)
-        )
+        requests = [self._request(site, task) for site in sites]
+        create(self.aggregator, Founding(federation, model, requests, task=first.name), node=self.node)
         self.aggregator.settings_file.write_text(settings)
         for site in sites:
-            self.enrol(site, task)
+            join(self.site(site.name), self.aggregator.join_file(site.name))
 
     def enrol(self, site: SitePlan, task: str) -> None:
         """Make a site's folder and enrol it, also while everything runs."""
-        folder = self.site(site.name)
+        joined = add_site(self.aggregator, self._request(site, task), node=self.node)
+        join_file = self.aggregator.join_file(site.name)
+        write_secret(join_file, joined.to_toml())
+        join(self.site(site.name), join_file)
+
+    def _request(self, site: SitePlan, task: str) -> Request:
+        """Make a site's folder, and what it asks the coordinator with."""
         key = create_site(
-            folder,
+            self.site(site.name),
             site=site.name,
             task=site.task or task,
             options=site.options,
             step_delay_s=site.step_delay_s,
             probe_s=site.probe_s,
+            seed=site.seed,
         )
-        joining = add_site(self.aggregator, site.name, key, node=self.node, account=None)
-        join_file = folder.path / "from-coordinator.toml"
-        write_secret(join_file, joining.to_toml())
-        join(folder, join_file)
+        return Request(site.name, key.to_text())
 
     def start_aggregator(self) -> None:
         """Start the aggregator's process, again after it was killed."""
@@ -112,7 +116,7 @@ class LocalFederation:
 
     def start_together(self, names: Sequence[str]) -> str:
         """Start several sites in one process; its name among `processes`."""
-        name = f"{names[0]}-and-{len(names) - 1}-more"
+        name = names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}-more"
         self._start(name, ["-m", "site_worker", "run", *(str(self.site(one).path) for one in names), "-v"])
         return name
 

@@ -24,7 +24,7 @@ from deploy.repeats import Bench, Job, broker_of, run_job
 from deploy.report import write
 from deploy.results import Result, spread_lines, to_json
 from deploy.watching import StoppedError
-from site_worker.tabular.declaration import FILE_NAME
+from site_worker.tabular.declaration import FILE_NAME, load_declaration
 from site_worker.tabular.drafting import draft
 
 EACH: Final = "each"
@@ -53,8 +53,8 @@ class Asked:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--init", "drafting", is_flag=True, help="Look at the files and draft federation.toml; run nothing.")
-@click.option("--versions", type=click.IntRange(0), help="Versions to make; 0: no limit. Default: [run] versions, or 40.")
-@click.option("--minutes", type=click.FloatRange(0), help="Minutes to run at most; 0: no limit. Default: [run] minutes.")
+@click.option("--versions", type=click.IntRange(0), help="Versions to make, 0: no limit. Default: [run] versions.")
+@click.option("--minutes", type=click.FloatRange(0), help="Minutes to run, 0: no limit. Default: [run] minutes.")
 @click.option("--seed", type=click.IntRange(0), help="Draws held-out rows and batches. Default: [run] seed, or 0.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100), help="Repeat with so many seeds.")
 @click.option("--compare", "compares", is_flag=True, help="Also train each site alone and all rows pooled.")
@@ -89,9 +89,9 @@ def local(folder: Path, *, drafting: bool, **options: Any) -> int:
     _check_places(out, asked)
     ensure_rabbitmq(log=click.echo)
     with sole_process(out, "A local run"), until_signalled() as stopping:
-        again = _state_to_resume(out / "state", jobs, asked)
+        _prepare_state(out / "state", jobs, asked)
         try:
-            _run_all(folder, out, jobs, asked, stopping=stopping, again=again)
+            _run_all(folder, out, jobs, asked, stopping)
         except StoppedError:
             click.echo(f"stopped; 'fedqueue local {folder} --resume' goes on with it", err=True)
             return STOPPED
@@ -134,51 +134,48 @@ def _check_places(out: Path, asked: Asked) -> None:
         raise UsageError(f"Results cannot be written to {error.filename}: {error.strerror}.") from error
 
 
-def _state_to_resume(state: Path, jobs: list[Job], asked: Asked) -> bool:
-    """Whether to go on with a run that was stopped; makes the state's folder for a new one."""
+def _prepare_state(state: Path, jobs: list[Job], asked: Asked) -> None:
+    """Make the state's folder for new runs, or hold that of stopped ones against what is asked for."""
     wanted = [asdict(job) for job in jobs]
-    if asked.restart and state.exists():
-        shutil.rmtree(state)
+    if asked.restart:
+        shutil.rmtree(state, ignore_errors=True)
     if not (state / STATE_FILE).is_file():
         if asked.resume:
             raise UsageError(f"There is no stopped run in {state.parent}; leave --resume out.")
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(mode=0o700)
         (state / STATE_FILE).write_text(json.dumps(wanted))
-        return False
+        return
     if not asked.resume:
         raise UsageError(f"{state.parent} holds a run that was stopped: add --resume to go on, --restart to drop it.")
     if json.loads((state / STATE_FILE).read_text()) != wanted:
-        raise UsageError("The run that was stopped had other --seed, --seeds or --leave-out; repeat those, or --restart.")
-    return True
+        raise UsageError("The stopped run had another --seed, --seeds or --leave-out: give them again, or --restart.")
 
 
-def _run_all(
-    folder: Path, out: Path, jobs: list[Job], asked: Asked, *, stopping: threading.Event, again: bool
-) -> None:
-    declared = Cohort.load(folder, seed=0).declaration.run
+def _run_all(folder: Path, out: Path, jobs: list[Job], asked: Asked, stopping: threading.Event) -> None:
+    declared = load_declaration(folder / FILE_NAME)
     wanted = Wanted(
-        versions=declared.versions if asked.versions is None else asked.versions,
-        minutes=declared.minutes if asked.minutes is None else asked.minutes,
+        versions=declared.run.versions if asked.versions is None else asked.versions,
+        minutes=declared.run.minutes if asked.minutes is None else asked.minutes,
         per_process=asked.per_process,
     )
+    if not wanted.versions and not wanted.minutes:
+        raise UsageError("This run would have no end: give --versions or --minutes.")
     bench = Bench(folder, out / "state", wanted, asked.compares, stopping, click.echo)
     results = list[Result]()
-    with broker_of(out / "state", again=again) as node:
+    with broker_of(out / "state") as node:
         for job in jobs:
             if len(jobs) > 1:
                 click.echo(f"\nRun {len(results) + 1} of {len(jobs)}: {job.title}")
-            results.append(_run_one(bench, job, node, out, asked, again=again, alone=len(jobs) == 1))
+            results.append(_run_one(bench, job, node, out, asked, alone=len(jobs) == 1))
     if len(results) > 1:
         click.echo("\n" + "\n".join(spread_lines(results)))
-    cohort = Cohort.load(folder, seed=0)
     if asked.json_file is not None:
-        text = to_json(results, name=cohort.declaration.name, task=cohort.declaration.task)
-        write_file(asked.json_file, text.encode())
+        write_file(asked.json_file, to_json(results, name=declared.name, task=declared.task).encode())
 
 
-def _run_one(bench: Bench, job: Job, node: Node, out: Path, asked: Asked, *, again: bool, alone: bool) -> Result:
-    result, history, federation = run_job(bench, job, node, again=again)
+def _run_one(bench: Bench, job: Job, node: Node, out: Path, asked: Asked, *, alone: bool) -> Result:
+    result, history, federation = run_job(bench, job, node)
     try:
         suffix = "" if alone else job.suffix
         report = asked.report_file if alone and asked.report_file else out / f"report{suffix}.html"

@@ -1,10 +1,14 @@
-"""Runs of one folder, one after another on one private broker: over seeds, or with one hospital after another left out."""
+"""Runs of one folder, one after another on one private broker: over seeds, or with one hospital after another away.
 
+A run that was stopped is kept under `Bench.state` as it was, since all its services go on where they were.
+"""
+
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.errors import UsageError
@@ -19,8 +23,6 @@ from deploy.results import Result
 from deploy.scores import Model, Scores, compare, leading_metric, leave_out, score
 from site_worker.plan import Plan
 from site_worker.tasks.task import Task
-
-Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ class Bench:
     wanted: Wanted
     compares: bool
     stopping: threading.Event
-    tell: Tell
+    tell: Callable[[str], object]
 
 
 @contextmanager
-def broker_of(state: Path, *, again: bool) -> Iterator[Node]:
-    """The private node of `state`, started; it ends in order, so that a run that was stopped can go on with it."""
-    node = Node.open(state / "broker") if again else Node.create(state / "broker")
+def broker_of(state: Path) -> Iterator[Node]:
+    """The private node of `state`, made if need be; it ends in order, so that a stopped run can go on with it."""
+    folder = state / "broker"
+    node = Node.open(folder) if (folder / "node.json").is_file() else Node.create(folder)
     node.start()
     try:
         yield node
@@ -65,27 +68,26 @@ def broker_of(state: Path, *, again: bool) -> Iterator[Node]:
         node.stop()
 
 
-def run_job(bench: Bench, job: Job, node: Node, *, again: bool) -> tuple[Result, History, LocalFederation]:
-    """One run to its end; `again` goes on with one that was stopped. StoppedError ends it, keeping its state."""
+def run_job(bench: Bench, job: Job, node: Node) -> tuple[Result, History, LocalFederation]:
+    """One run to its end, its processes still there; StoppedError ends them, keeping its state."""
     started = time.monotonic()
-    cohort = Cohort.load(bench.folder, seed=job.seed)
-    everyone = cohort
-    cohort = cohort.without(job.left_out) if job.left_out else cohort
+    everyone = Cohort.load(bench.folder, seed=job.seed)
+    cohort = everyone.without(job.left_out) if job.left_out else everyone
     tasks, refused = _read(cohort, bench.tell)
     federation = LocalFederation(bench.state / f"run{job.suffix}", node=node)
     one = Run(cohort, federation, bench.wanted, stopping=bench.stopping)
     try:
-        if not again:
-            one.set_up(tasks, name=f"{cohort.declaration.name[:20]}{job.suffix}"[:48], seed=job.seed)
+        _set_up(one, tasks, job)
         one.watch.go_on()
         bench.tell(f"Broker console: {node.management_url}  login {node.user} / {node.password}")
         one.go(f"{cohort.declaration.name}, {job.title}", tell=bench.tell)
         ending = read_ending(federation, cohort.sites)
-        scores = _scored(one, ending, tasks, job=job, compares=bench.compares, everyone=everyone)
-        metric = leading_metric(scores.pooled)
+        scores = _scored(one, ending, tasks, job=job, compares=bench.compares)
+        if job.left_out:
+            scores = replace(scores, left_out={job.left_out: _judged(one, ending, everyone, job)})
         result = Result(
-            job.seed, job.left_out, metric, ending.version, time.monotonic() - started, scores, ending.ledger,
-            ending.replayed, refused,
+            job.seed, job.left_out, leading_metric(scores.pooled), ending.version, time.monotonic() - started, scores,
+            ending.ledger, ending.replayed, refused,
         )  # fmt: skip
         return result, _history(one, result), federation
     except BaseException:
@@ -93,39 +95,56 @@ def run_job(bench: Bench, job: Job, node: Node, *, again: bool) -> tuple[Result,
         raise
 
 
-def _read(cohort: Cohort, tell: Tell) -> tuple[dict[str, Task], dict[str, str]]:
+def _read(cohort: Cohort, tell: Callable[[str], object]) -> tuple[dict[str, Task], dict[str, str]]:
     """The tasks of the files that fit, telling of each; UsageError if there are none."""
     tasks, refused = cohort.tasks(cohort.sites)
     for site, reason in refused.items():
         tell(f"{site} is refused: {reason}")
     if not tasks:
-        raise UsageError(f"No file in {cohort.folder} fits its federation.toml; the first says: {next(iter(refused.values()))}")
+        raise UsageError(f"No site of {cohort.folder} can take part; correct what is said above.")
     tell(f"{len(tasks)} sites: {', '.join(list(tasks)[:12])}" + (" ..." if len(tasks) > 12 else ""))
     return tasks, refused
 
 
-def _scored(
-    one: Run, ending: Ending, tasks: Mapping[str, Task], *, job: Job, compares: bool, everyone: Cohort
-) -> Scores:
+def _set_up(one: Run, tasks: Mapping[str, Task], job: Job) -> None:
+    """Make the folders and queues, unless a run that was stopped has them."""
+    path = one.federation.path
+    ready = path / "ready"
+    if not ready.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        one.set_up(tasks, name=f"{one.cohort.declaration.name[:16]}{job.suffix}"[:48], seed=job.seed)
+        ready.touch()
+
+
+def _scored(one: Run, ending: Ending, tasks: Mapping[str, Task], *, job: Job, compares: bool) -> Scores:
+    scores = score(Model(ending.weights, ending.statistics), tasks)
+    if not compares:
+        return scores
+    return compare(scores, tasks, _plan(one), rounds=_rounds(ending, one), seed=job.seed)
+
+
+def _judged(one: Run, ending: Ending, everyone: Cohort, job: Job) -> Mapping[str, dict[str, float]]:
+    """The model at the hospital that took no part; nothing if its file does not fit."""
+    name = str(job.left_out)
+    fit, _ = everyone.tasks([name])
+    if name not in fit:
+        return {}
     model = Model(ending.weights, ending.statistics)
-    settings = one.federation.aggregator.settings()
-    plan = Plan.from_numbers(dict(settings.plan.to_wire()))
-    rounds = max(1, ending.ledger.accepted // max(1, len(tasks)))
-    scores = score(model, tasks)
-    if compares:
-        scores = compare(scores, tasks, plan, rounds=rounds, seed=job.seed)
-    if job.left_out:
-        (absent,), _ = [list(found.values()) for found in everyone.tasks([job.left_out])]
-        rows = leave_out(model, job.left_out, absent, plan, rounds=rounds, seed=job.seed)
-        scores = Scores(
-            scores.sites, scores.mean, scores.pooled, scores.histograms, scores.compared, {job.left_out: rows}
-        )
-    return scores
+    return leave_out(model, name, fit[name], _plan(one), rounds=_rounds(ending, one), seed=job.seed)
+
+
+def _plan(one: Run) -> Plan:
+    return Plan.from_numbers(dict(one.federation.aggregator.settings().plan.to_wire()))
+
+
+def _rounds(ending: Ending, one: Run) -> int:
+    """How many rounds the average site has trained: as much as each alone may have."""
+    return max(1, round(ending.ledger.accepted / max(1, len(one.cohort.sites))))
 
 
 def _history(one: Run, result: Result) -> History:
     events = read_events(one.federation.aggregator)
-    notes = [f"{site} was refused: {reason}" for site, reason in result.refused.items()]
+    notes = [f"{result.left_out} took no part."] if result.left_out else []
     return History(
         federation=one.cohort.declaration.name,
         started=one.watch.started,
@@ -139,5 +158,5 @@ def _history(one: Run, result: Result) -> History:
         ledger=result.ledger,
         table=tuple(result.table),
         metric=result.metric,
-        notes=(*([f"{result.left_out} took no part."] if result.left_out else []), *notes),
+        notes=(*notes, *(f"{site} was refused: {reason}" for site, reason in result.refused.items())),
     )

@@ -55,13 +55,12 @@ class Result:
         return plain
 
 
-def to_json(results: Sequence[Result], *, name: str, task: str, memory_mb: float) -> str:
+def to_json(results: Sequence[Result], *, name: str, task: str) -> str:
     """For programs: every run, and the spread of every compared figure over the repeats."""
     whole = {
         "federation": name,
         "task": task,
         "metric": results[0].metric,
-        "peak_memory_mb": round(memory_mb, 1),
         "runs": [result.to_dict() for result in results],
         "spread": spread(results),
     }

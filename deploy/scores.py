@@ -86,7 +86,7 @@ def leave_out(model: Model, name: str, task: Task, plan: Plan, *, rounds: int, s
 
 
 def leading_metric(measures: Iterable[str]) -> str:
-    """The measure by which models are compared: AUC or c-index if there is one, else the task's first, else the loss."""
+    """The measure by which models are compared: AUC or c-index if there is one, else the first, else the loss."""
     names = [name for name in measures if name not in {"rows", "loss"}]
     return next((name for name in LEADING if name in names), names[0] if names else "loss")
 

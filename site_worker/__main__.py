@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from broker.commands import run_cli
-from broker.identity import PrivateKey
+from broker.errors import UsageError
+from broker.files import whole_or_nothing
+from broker.options import AS_JSON, show_checks, tls_of, tls_options
 from broker.serving import log_to_stderr, until_signalled
-from broker.weights import Layout, save_model
 from site_worker.joining import create, parsed_option
 from site_worker.joining import join as take_join_file
 from site_worker.pausing import pause, resume
@@ -20,7 +21,7 @@ from site_worker.settings import Folder
 from site_worker.status import Status, read_outbox, read_status
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+NO_MODEL = click.option("--no-model", is_flag=True, help="Do not load the task; the request then names no model.")
 
 
 @click.group()
@@ -39,58 +40,70 @@ for command in (pause, resume):
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the task; repeat for more."
 )
-def init(folder: Path, site: str, task: str, options: tuple[str, ...]) -> None:
-    """Make FOLDER with settings and this site's own key, and print what the coordinator needs.
+@NO_MODEL
+@tls_options
+def init(
+    folder: Path, *, site: str, task: str, options: tuple[str, ...], no_model: bool, **tls_files: Path | None
+) -> None:
+    """Make FOLDER: settings, this site's own key, its request to the coordinator, and version 0 of the task's model.
 
     \b
     Example:
       fedqueue site init ny --site NY --task site_worker.tasks.clinics:clinic --option clinic=NY
     """
-    public = create(Folder(folder), site=site, task=task, options=dict(parsed_option(one) for one in options))
-    click.echo(f"Site {site}; its fingerprint, to read to the coordinator by telephone: {public.fingerprint}")
-    click.echo("Send the coordinator this line:")
-    click.echo(public.to_text())
+    place, given = Folder(folder), dict(parsed_option(one) for one in options)
+    with whole_or_nothing(folder):
+        create(place, site=site, task=task, options=given, tls=tls_of(**tls_files))
+        try:
+            _request(place, no_model=no_model)
+        except UsageError as error:
+            raise UsageError(f"{error} Or leave the model for later with --no-model.") from error
 
 
 @cli.command()
 @FOLDER
-def key(folder: Path) -> None:
-    """Print this site's public key, the one line that the coordinator needs.
-
-    \b
-    Examples:
-      fedqueue site key ny
-      fedqueue aggregator add-site agg NY "$(fedqueue site key ny)" --broker broker
-    """
-    click.echo(PrivateKey.load(Folder(folder).key_file).public.to_text())
-
-
-@cli.command("init-model")
-@FOLDER
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
-def init_model(folder: Path, out: Path) -> None:
-    """Write version 0 of this site's task as a safetensors file, for 'fedqueue aggregator init'.
+@NO_MODEL
+def request(folder: Path, *, no_model: bool) -> None:
+    """Write this site's request and version 0 of its model again, after the task has changed; the key stays.
 
     \b
     Example:
-      fedqueue site init-model ny --out model.safetensors
+      fedqueue site request ny
     """
-    from site_worker.tasks.task import load_task  # noqa: PLC0415 - torch is imported by the commands that need it
-    from site_worker.training import initial_weights  # noqa: PLC0415
+    _request(Folder(folder), no_model=no_model)
 
-    settings = Folder(folder).settings()
-    task = load_task(settings.task, settings.options, base=folder)
-    weights = initial_weights(task)
-    layout = Layout.of(weights)
-    save_model(out, layout, layout.flatten(weights), metadata={"task": task.name, "version": "0"})
-    click.echo(f"Wrote {layout.size} parameters of task {task.name!r} to {out}.")
+
+def _request(place: Folder, *, no_model: bool) -> None:
+    from site_worker.request import write_request  # noqa: PLC0415 - torch is imported by the commands that need it
+
+    written = write_request(place, with_model=not no_model)
+    model = "" if no_model else f" and, with the first request, {place.model_file} ({written.parameters} parameters)"
+    click.echo(f"Send the coordinator {place.request_file(written.site)}{model}.")
+    click.echo(f"Fingerprint of site {written.site}, to read to them by telephone: {written.key.fingerprint}")
+
+
+@cli.command()
+@FOLDER
+@AS_JSON
+def check(folder: Path, *, as_json: bool) -> int:
+    """Check FOLDER before the worker runs: key, task, data, a few steps, model, broker, rights, clock, disk.
+
+    Changes nothing, also while the worker runs. Exits with 1 if a check fails.
+
+    \b
+    Example:
+      fedqueue site check ny
+    """
+    from site_worker.check import SiteCheck  # noqa: PLC0415 - torch is imported by the commands that need it
+
+    return show_checks(SiteCheck(Folder(folder)).run(), as_json=as_json)
 
 
 @cli.command()
 @FOLDER
 @click.argument("join_file", type=click.Path(path_type=Path))
 def join(folder: Path, join_file: Path) -> None:
-    """Join the federation of JOIN_FILE, which the coordinator made with 'fedqueue aggregator add-site'.
+    """Join the federation of JOIN_FILE, which the coordinator made; 'run --join' does it on the way.
 
     \b
     Example:
@@ -102,22 +115,44 @@ def join(folder: Path, join_file: Path) -> None:
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--join", "join_file", type=click.Path(path_type=Path), help="Join the federation of this file first.")
 @click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")
-def run(folders: tuple[Path, ...], *, verbose: bool) -> None:
+def run(folders: tuple[Path, ...], *, join_file: Path | None, verbose: bool) -> None:
     """Run the worker of each FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
 
     Several sites in one process train by turns; one that cannot go on ends alone.
 
     \b
     Examples:
+      fedqueue site run ny --join NY.join.toml
       fedqueue site run ny -v
       fedqueue site run clinics/*
     """
     from site_worker.together import work_together  # noqa: PLC0415 - torch is imported by the commands that need it
 
     log_to_stderr(verbose=verbose, threads=len(folders) > 1)
+    if join_file is not None:
+        if len(folders) > 1:
+            raise UsageError("--join goes with one folder: let each site join with 'fedqueue site join'.")
+        take_join_file(Folder(folders[0]), join_file)
     with until_signalled() as stopping:
         work_together(folders, stopping)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def export(source: Path, target: Path) -> None:
+    """Turn SOURCE, a model from 'fedqueue aggregator export', into TARGET, a file for torch.load(weights_only=True).
+
+    \b
+    Example:
+      fedqueue site export model.safetensors model.pt
+    """
+    from site_worker.torchfile import write_torch_file  # noqa: PLC0415 - torch is imported by the commands that need it
+
+    version = write_torch_file(source, target)
+    click.echo(f"Wrote version {version} to {target}: a dict with state_dict, layout, and where the model comes from.")
 
 
 @cli.command()

@@ -1,19 +1,21 @@
 """Setting up a site: its folder and key at the hospital, then the join file from the coordinator.
 
-The private key is made here and never travels; what the coordinator gets is one line of text.
+The private key is made here and never travels; what the coordinator gets is a request (site_worker/request.py).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from broker.errors import StorageError, UsageError
+from broker.errors import UsageError
+from broker.files import whole_or_nothing, write_file
 from broker.identity import PrivateKey, PublicKey
-from broker.settings import load_settings, write_secret
+from broker.letters import Joined
+from broker.serving import Tls, address_at
+from broker.settings import to_toml, write_secret
 from broker.topology import checked_name
-from site_worker.settings import Folder, Joined
+from site_worker.settings import Folder
 
 SITE_TOML = """\
 # One hospital's worker. Times are in seconds. Any value outside a table can be overridden by the environment,
@@ -21,7 +23,7 @@ SITE_TOML = """\
 site = "{site}"
 task = "{task}"    # file.py:function, from this folder; or module:function installed at this hospital
 codec = ""             # "": what the aggregator asks for; or float32, int8
-seed = 0
+seed = {seed}
 threads = 1            # processor threads that training may use
 device = "auto"        # auto (CUDA where there is one), cpu, cuda or cuda:N
 precision = "float32"  # float32, bf16, or fp16 (on CUDA)
@@ -36,6 +38,8 @@ max_steps = 100000
 max_batch_size = 65536
 max_learning_rate = 10.0
 
+[tls]                  # for an amqps:// address
+{tls}
 [options]              # given to the task's function
 """
 
@@ -48,36 +52,52 @@ def create(
     options: Mapping[str, str | float],
     step_delay_s: float = 0.0,
     probe_s: float = 30.0,
+    seed: int = 0,
+    tls: Tls | None = None,
 ) -> PublicKey:
-    """Make the folder of a new site with a key of its own, and return the public half."""
+    """Make the folder of a new site with a key of its own, and return the public half; a failure leaves nothing."""
     if folder.settings_file.exists():
-        raise UsageError(f"{folder.path} holds a site already; choose another folder.")
+        raise UsageError(f"{folder.path} holds a site already; 'fedqueue site request' writes its request again.")
     checked_name(site, "Site")
     if '"' in task or "\\" in task:
         raise UsageError(f"Task {task!r} must be written as file.py:function or module:function.")
-    head = SITE_TOML.format(site=site, task=task, step_delay_s=step_delay_s, probe_s=probe_s)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.settings_file.write_text(head + "".join(_line(name, value) for name, value in options.items()))
-    except OSError as error:
-        raise StorageError(f"{folder.path} could not be written: {error.strerror}.") from error
-    key = PrivateKey.generate()
-    key.save(folder.key_file)
+    files = to_toml(msgspec.structs.asdict(tls or Tls()))
+    head = SITE_TOML.format(site=site, task=task, step_delay_s=step_delay_s, probe_s=probe_s, seed=seed, tls=files)
+    with whole_or_nothing(folder.path):
+        key = PrivateKey.load_or_make(folder.key_file)
+        write_file(folder.settings_file, (head + to_toml(options)).encode())
     return key.public
 
 
 def join(folder: Folder, join_file: Path) -> Joined:
-    """Take what the coordinator's join file says; its password goes into a file of mode 0600."""
-    joined = load_settings(join_file, Joined, environ={})
-    site = folder.settings().site
-    if joined.site != site:
-        raise UsageError(f"{join_file} is for site {joined.site}, but {folder.path} is site {site}.")
+    """Take what the coordinator's join file says; its password goes into a file of mode 0600.
+
+    The same federation may be joined again, for a new address or password. Another one, or another key of its
+    aggregator, is a UsageError: this site trusts the first.
+    """
+    joined, settings = Joined.read(join_file), folder.settings()
+    if joined.site != settings.site:
+        raise UsageError(f"{join_file} is for site {joined.site}, but {folder.path} is site {settings.site}.")
+    if folder.join_file.exists():
+        _require_same(joined, folder)
     if joined.broker_url:
+        address_at(joined.broker_url, settings.tls)
         write_secret(folder.url_file, joined.broker_url)
-    kept = msgspec.structs.asdict(joined)
-    del kept["broker_url"]
-    folder.join_file.write_text("".join(_line(name, value) for name, value in kept.items()))
+    write_file(folder.join_file, msgspec.structs.replace(joined, broker_url="").to_toml().encode())
     return joined
+
+
+def _require_same(joined: Joined, folder: Folder) -> None:
+    before = folder.joined()
+    if joined.federation != before.federation:
+        raise UsageError(
+            f"{folder.path} is in federation {before.federation}; for {joined.federation} make another folder."
+        )
+    if joined.aggregator_key != before.aggregator_key:
+        raise UsageError(
+            f"The aggregator of {joined.federation} has another key than the one this site trusts: only if the "
+            f"coordinator confirms that it has changed, remove {folder.join_file} and join again."
+        )
 
 
 def parsed_option(text: str) -> tuple[str, str | float]:
@@ -90,8 +110,3 @@ def parsed_option(text: str) -> tuple[str, str | float]:
     except msgspec.DecodeError:
         return name, value
     return name, parsed if isinstance(parsed, int | float) else value
-
-
-def _line(name: str, value: str | float) -> str:
-    """One line of TOML; JSON's strings, numbers and booleans are TOML's."""
-    return f"{name} = {json.dumps(value)}\n"

@@ -2,6 +2,8 @@
 
 FOLDER/site.toml    settings, for people
 FOLDER/site.key     the site's private key (mode 0600); it never leaves this folder
+FOLDER/SITE.request.toml, FOLDER/initial.safetensors    what the coordinator is sent
+FOLDER/join.toml    the federation, from the coordinator
 FOLDER/broker.url   address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
 FOLDER/outbox.db    everything this site computed, and what became of it (SQLite)
 FOLDER/round/       the round that is half trained, if there is one: see site_worker/checkpoint.py
@@ -18,7 +20,7 @@ from msgspec import Meta
 
 from broker.codecs import codec_named
 from broker.errors import UsageError
-from broker.identity import PublicKey
+from broker.letters import INITIAL_MODEL, Joined
 from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
@@ -75,20 +77,6 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             raise UsageError(f"Precision {self.precision!r} is not known; choose one of {', '.join(PRECISIONS)}.")
 
 
-class Joined(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """join.toml, from the coordinator: the federation, its task, and the key its aggregator signs with."""
-
-    federation: str
-    site: str
-    task: str
-    aggregator_key: str
-    broker_url: str = ""
-
-    def __post_init__(self) -> None:
-        checked_name(self.federation, "Federation")
-        PublicKey.from_text(self.aggregator_key)
-
-
 @dataclass(frozen=True)
 class Folder:
     """Where a site keeps everything."""
@@ -130,11 +118,20 @@ class Folder:
         """A mark: the worker shall not train."""
         return self.path / "paused"
 
+    @property
+    def model_file(self) -> Path:
+        """Version 0 as this site's task makes it."""
+        return self.path / INITIAL_MODEL
+
+    def request_file(self, site: str) -> Path:
+        """What the coordinator is sent."""
+        return self.path / f"{site}.request.toml"
+
     def joined(self) -> Joined:
         """The federation; UsageError if the site has not joined one yet."""
         if not self.join_file.is_file():
             raise UsageError(f"{self.path} has joined no federation yet; run: fedqueue site join {self.path} JOIN_FILE")
-        return load_settings(self.join_file, Joined, environ={})
+        return Joined.read(self.join_file)
 
     def settings(self) -> Settings:
         """The settings, validated."""

@@ -18,6 +18,7 @@ from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey, PublicKey
+from broker.letters import Joined
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
 from broker.messages import AGGREGATOR, Party, Peer, UpdatePart, part_count
 from broker.topology import SiteNames, updates_exchange
@@ -40,7 +41,7 @@ from site_worker.effects import (
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Outbox
 from site_worker.rounds import LocalRounds
-from site_worker.settings import Folder, Joined, Settings
+from site_worker.settings import Folder, Settings
 from site_worker.tasks.task import load_task
 from site_worker.training import Stopped
 
@@ -236,7 +237,7 @@ def _work(
         party,
         Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key)),
         outbox,
-        _described(rounds.greeting),
+        described(rounds.greeting),
         probe_s=settings.probe_s,
         availability=_availability(folder, settings, outbox),
         unfinished=rounds.unfinished(),
@@ -258,7 +259,7 @@ def _work(
 
 def _rounds(folder: Folder, settings: Settings, joined: Joined, *, clock: Callable[[], float]) -> LocalRounds:
     torch.set_num_threads(settings.threads)
-    task = _described(partial(load_task, settings.task, settings.options, base=folder.path))
+    task = described(partial(load_task, settings.task, settings.options, base=folder.path))
     if task.name != joined.task:
         raise UsageError(f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}.")
     return LocalRounds(settings, task, folder=folder.path, clock=clock)
@@ -285,7 +286,7 @@ def _watch_pause(folder: Folder, inbox: Inbox, stopping: threading.Event) -> Non
         stopping.wait(LOOK_S)
 
 
-def _described(step: Callable[[], T]) -> T:
+def described(step: Callable[[], T]) -> T:
     """What the hospital's own code makes at the start; UsageError in one sentence, whatever it raises."""
     try:
         return step()

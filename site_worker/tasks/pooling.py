@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from broker.errors import UsageError
 from broker.statistics import FeatureStatistics
@@ -39,4 +39,6 @@ def all_rows(task: Task) -> Task:
 
 
 def _joined(rows: Sequence[Rows]) -> Rows:
-    return ConcatDataset(rows)
+    if any(isinstance(one, DataLoader) for one in rows):
+        raise UsageError("Rows in a DataLoader cannot be pooled; give the Dataset itself to Split.")
+    return ConcatDataset([one for one in rows if isinstance(one, Dataset)])

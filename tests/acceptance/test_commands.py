@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from aggregator.enrolment import add_site
 from broker.errors import LinkRefused, UsageError
 from broker.identity import PrivateKey
+from broker.letters import Request
 from broker.processes import Ports
 from broker.settings import write_secret
 from deploy.cli import cli
@@ -96,8 +97,8 @@ def test_every_commands_help_has_an_example() -> None:
 def test_adding_a_site_with_a_wrong_key_leaves_the_real_site_its_password(federation: Federation) -> None:
     federation.prepare(SitePlan("a", {"site": 1}), versions=2)
     federation.start_aggregator()
-    folder, wrong = federation.aggregator, PrivateKey.generate().public
+    folder, wrong = federation.aggregator, Request("a", PrivateKey.generate().public.to_text())
     with pytest.raises(UsageError, match="enrolled with another key"):
-        add_site(folder, "a", wrong, node=federation.node, account=None)
+        add_site(folder, wrong, node=federation.node)
     federation.start_site("a")
     federation.reaches(2)

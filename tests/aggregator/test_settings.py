@@ -15,7 +15,8 @@ def folder(path: Path, text: str) -> Folder:
 
 
 def test_the_file_that_init_writes_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
-    (tmp_path / "aggregator.toml").write_text(AGGREGATOR_TOML.format(federation="fed", task="t", min_sites=1))
+    text = AGGREGATOR_TOML.format(federation="fed", task="t", min_sites=1, tls='ca_file = ""\n')
+    (tmp_path / "aggregator.toml").write_text(text)
     assert Folder(tmp_path).settings() == Settings("fed", "t")
 
 

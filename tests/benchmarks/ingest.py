@@ -19,11 +19,12 @@ import click
 import msgspec
 import numpy as np
 
-from aggregator.enrolment import add_site, create
+from aggregator.enrolment import Founding, add_site, create
 from broker.codecs import encode
 from broker.database import open_readonly
 from broker.errors import FedqueueError
 from broker.identity import PrivateKey
+from broker.letters import Request
 from broker.processes import wait_until
 from broker.weights import Layout, model_digest, save_model
 from deploy.local import LocalFederation
@@ -64,7 +65,7 @@ class Ingest:
         node, folder = self.local.start_broker(), self.local.aggregator
         model = self._path / "initial.safetensors"
         save_model(model, self._layout, self._layout.flatten({"weights": self._vector}))
-        create(folder, federation=FEDERATION, task=TASK, model=model, node=node, min_sites=len(self.sites))
+        create(folder, Founding(FEDERATION, model, task=TASK), node=node)
         folder.settings_file.write_text(SETTINGS.format(codec=self._codec, sites=len(self.sites)))
         payloads = self._payloads()
         for site in self.sites:
@@ -115,7 +116,7 @@ class Ingest:
         folder, key = self._path / site, PrivateKey.generate()
         folder.mkdir()
         key.save(folder / "site.key")
-        joining = add_site(self.local.aggregator, site, key.public, node=self.local.node, account=None)
+        joining = add_site(self.local.aggregator, Request(site, key.public.to_text()), node=self.local.node)
         assignment = Assignment(
             url=joining.broker_url,
             federation=FEDERATION,

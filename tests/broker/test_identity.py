@@ -1,5 +1,7 @@
 """Keys: Ed25519 as RFC 8032 has it, in files that nobody else reads and that nothing overwrites."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,16 @@ def test_a_file_that_is_no_key(tmp_path: Path, data: bytes, said: str) -> None:
     path.chmod(0o600)
     with pytest.raises(UsageError, match=said):
         PrivateKey.load(path)
+
+
+def test_a_full_disk_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            PrivateKey.generate().save(tmp_path / "site.key")
+    assert list(tmp_path.iterdir()) == []
+    made = PrivateKey.load_or_make(tmp_path / "site.key")
+    assert PrivateKey.load_or_make(tmp_path / "site.key").public == made.public

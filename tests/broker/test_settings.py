@@ -93,7 +93,7 @@ def test_a_mistake_in_the_environment_names_the_field(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "broker.url"
+    path = tmp_path / "broker.url"
     write_secret(path, "amqp://old")
     path.chmod(0o644)
     with pytest.raises(UsageError, match=f"chmod 600 {path}"):

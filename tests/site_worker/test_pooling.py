@@ -1,5 +1,7 @@
 """Pooled rows are the sites' rows, scaled by the sum of their statistics."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,10 @@ def test_pooled_rows_are_all_rows_scaled_alike() -> None:
     trainer = Trainer(both, None, seed=0)
     assert (trainer.examples, trainer.held_out) == (96, 32)
     one = Trainer(tasks[1], summed, seed=0)
-    np.testing.assert_array_equal(trainer._split.test[16][0].numpy(), one._split.test[0][0].numpy())
+    assert (one.examples, one.held_out) == (48, 16)
+    seventeenth: Any = both.split(None).test[16]  # type: ignore[index]
+    first: Any = tasks[1].split(summed).test[0]  # type: ignore[index]
+    np.testing.assert_array_equal(seventeenth[0].numpy(), first[0].numpy())
 
 
 def test_all_rows_of_a_hospital_that_took_no_part() -> None:

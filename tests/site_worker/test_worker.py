@@ -14,7 +14,7 @@ from broker.identity import PrivateKey
 from broker.messages import Party
 from site_worker.effects import NoteActivity, Train, TrainingFailed
 from site_worker.outbox import Outbox
-from site_worker.worker import Performer, _described
+from site_worker.worker import Performer, described
 
 
 class Full(Outbox):
@@ -87,7 +87,7 @@ def test_a_task_that_cannot_be_set_up_is_a_sentence() -> None:
         raise FileNotFoundError("patients.csv")
 
     with pytest.raises(UsageError, match=r"^The task cannot be set up: FileNotFoundError: patients\.csv\.$"):
-        _described(missing)
+        described(missing)
 
 
 def test_a_mistake_that_names_its_remedy_is_passed_on() -> None:
@@ -95,4 +95,4 @@ def test_a_mistake_that_names_its_remedy_is_passed_on() -> None:
         raise UsageError("Install it.")
 
     with pytest.raises(UsageError, match=r"^Install it\.$"):
-        _described(wrong)
+        described(wrong)

@@ -1,0 +1,158 @@
+"""Where an exported model comes from, read from the journal: versions, sites, rule, measures, refusals.
+
+Everything is as of the exported version, but for the measures: sites evaluate a version when they train from it, so
+those of a version come with updates that are in later ones. All of it is what sites said of themselves.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from aggregator.fold import Fold
+from aggregator.journal import Journal, VersionRow
+from aggregator.opening import rule_of
+from aggregator.settings import Settings
+from aggregator.strategies import Contribution
+from broker.errors import UsageError
+from broker.weights import Layout
+
+
+@dataclass(frozen=True)
+class Member:
+    """One site's part in a version. `examples` are of its newest update; `share` sums to 1 over the sites.
+
+    An update's share is the factor with which its delta went into the model, as a part of all such factors.
+    """
+
+    site: str
+    updates: int
+    examples: int
+    mean_staleness: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a site measured of version `version` on its own `rows` held-out rows."""
+
+    site: str
+    version: int
+    rows: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Card:
+    """All facts of a version. `evaluations` are each site's newest of this version or one before it."""
+
+    federation: str
+    task: str
+    version: int
+    digest: str
+    parameters: int
+    made_at: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    rule: dict[str, Any]
+    sites: tuple[Member, ...]
+    evaluations: tuple[Evaluation, ...]
+    refused: int
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Each metric's mean over the sites that measured it, weighted by their held-out rows."""
+        names = sorted({name for one in self.evaluations for name in one.metrics})
+        return {name: self._mean(name) for name in names}
+
+    def _mean(self, name: str) -> float:
+        pairs = [(one.rows, one.metrics[name]) for one in self.evaluations if name in one.metrics]
+        return sum(rows * value for rows, value in pairs) / sum(rows for rows, _ in pairs)
+
+    def metadata(self) -> dict[str, str]:
+        """For the safetensors file: names to find it by, and everything as JSON under `card`."""
+        whole = json.dumps(asdict(self) | {"means": self.means})
+        return {
+            "federation": self.federation,
+            "task": self.task,
+            "version": str(self.version),
+            "digest": self.digest,
+            "card": whole,
+        }
+
+
+def read_card(journal: Journal, settings: Settings, layout: Layout, fold: Fold) -> Card:
+    """The card of the version at which `fold` stands; UsageError if the journal has no such version."""
+    versions = journal.versions()[: fold.version + 1]
+    if len(versions) != fold.version + 1:
+        raise UsageError(f"The journal has no version {fold.version}.")
+    row = versions[-1]
+    (refused,) = journal.query("SELECT count(*) FROM refused WHERE at <= ?", row.at)[0]
+    return Card(
+        federation=settings.federation,
+        task=settings.task,
+        version=row.version,
+        digest=row.digest.hex(),
+        parameters=layout.size,
+        made_at=datetime.fromtimestamp(row.at, tz=UTC).isoformat(timespec="seconds"),
+        tensors=tuple((tensor.name, tensor.shape) for tensor in layout.tensors),
+        rule=msgspec.to_builtins(rule_of(row)),
+        sites=_members(journal, versions),
+        evaluations=_evaluations(journal, row.version),
+        refused=refused,
+    )
+
+
+def _members(journal: Journal, versions: list[VersionRow]) -> tuple[Member, ...]:
+    rows = journal.query(
+        "SELECT site, count(*) AS updates, avg(staleness) AS staleness, max(ordinal) AS newest FROM updates"
+        " WHERE ordinal <= ? GROUP BY site ORDER BY site",
+        versions[-1].through_ordinal,
+    )
+    factors = _factors(journal, versions)
+    total = sum(factors.values()) or 1.0
+    return tuple(
+        Member(
+            site=row["site"],
+            updates=row["updates"],
+            examples=journal.query("SELECT examples FROM updates WHERE ordinal = ?", row["newest"])[0]["examples"],
+            mean_staleness=row["staleness"],
+            share=factors[row["site"]] / total,
+        )
+        for row in rows
+    )
+
+
+def _factors(journal: Journal, versions: list[VersionRow]) -> dict[str, float]:
+    """Per site the sum of the factors of its deltas: see `Strategy` in aggregator/strategies.py."""
+    factors: dict[str, float] = {}
+    for before, row in pairwise(versions):
+        strategy = rule_of(row).build()
+        updates = [
+            Contribution(*columns)
+            for columns in journal.query(
+                "SELECT site, staleness, examples FROM updates WHERE ordinal > ? AND ordinal <= ?",
+                before.through_ordinal,
+                row.through_ordinal,
+            )
+        ]
+        shares = sum(strategy.share(one) for one in updates)
+        for one in updates:
+            factor = strategy.server_rate * strategy.share(one) * strategy.discount(one.staleness) / shares
+            factors[one.site] = factors.get(one.site, 0.0) + factor
+    return factors
+
+
+def _evaluations(journal: Journal, version: int) -> tuple[Evaluation, ...]:
+    rows = journal.query(
+        "SELECT site, base_version, held_out, metrics FROM updates WHERE held_out > 0 AND base_version <= ?"
+        " ORDER BY base_version, ordinal",
+        version,
+    )
+    newest = {row["site"]: row for row in rows}
+    return tuple(
+        Evaluation(site, row["base_version"], row["held_out"], json.loads(row["metrics"]))
+        for site, row in sorted(newest.items())
+    )

@@ -1,0 +1,45 @@
+"""What more than one command shares on its command line: options, and how checks are shown."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from broker.checks import Check
+from broker.serving import Tls
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+TLS_FILES: Final = {
+    "ca_file": "Certificate authority of an amqps:// address; default the system's.",
+    "cert_file": "Client certificate for an amqps:// address.",
+    "key_file": "Its private key.",
+}
+
+
+def tls_options(command: Command) -> Command:
+    """The options --ca-file, --cert-file and --key-file; `tls_of` takes what they give."""
+    for name, text in reversed(TLS_FILES.items()):
+        option = click.option(f"--{name.replace('_', '-')}", type=click.Path(path_type=Path), help=text)
+        command = option(command)
+    return command
+
+
+def tls_of(**files: Path | None) -> Tls:
+    """Table `[tls]` of a settings file, with paths that hold wherever the service is started."""
+    return Tls(**{name: str(path.absolute()) if path else "" for name, path in files.items()})
+
+
+def show_checks(checks: Iterable[Check], *, as_json: bool) -> int:
+    """Print one line a check, as it comes; the exit code, 1 if one failed."""
+    seen = []
+    for check in checks:
+        seen.append(check)
+        if not as_json:
+            click.echo(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in seen], indent=2))
+    return 0 if all(check.passed for check in seen) else 1
