@@ -18,7 +18,8 @@ from deploy.watching import Watch
 from site_worker.tasks.task import Task
 
 SETTLE_S: Final = 30.0
-MOST_PROCESSES: Final = 16  # each brings torch: some 230 MB
+EACH_ITS_OWN: Final = 12  # processes at most with one site each; more sites share `PROCESSES`, for each brings torch
+PROCESSES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Run:
 
     def _start_sites(self, tell: Callable[[str], object]) -> None:
         names = list(self.cohort.sites)
-        per_process = self.wanted.per_process or ceil(len(names) / MOST_PROCESSES)
+        shared = ceil(len(names) / PROCESSES) if len(names) > EACH_ITS_OWN else 1
+        per_process = self.wanted.per_process or shared
         if per_process > 1:
             tell(f"{len(names)} sites share {ceil(len(names) / per_process)} processes.")
         for start in range(0, len(names), per_process):

@@ -19,6 +19,7 @@ from deploy.history import SiteRow, SiteState, printable
 WIDTH: Final = 80
 LINE_EVERY_S: Final = 2.0
 AROUND: Final = 7  # lines of the view that are not sites
+NEWS: Final = 5  # more sites than that whose state has changed at once are told of in one line
 STATES: Final[dict[SiteState, str]] = {
     "failed": "bold red",
     "away": "red",
@@ -89,11 +90,12 @@ class _Lines:
         self._say(title)
 
     def show(self, rows: Sequence[SiteRow], *, version: int, target: int | None, seconds: float, footer: str) -> None:
-        for row in rows:
-            before = self._states.get(row.site, row.state)
-            self._states[row.site] = row.state
-            if before != row.state and not {before, row.state} <= {"idle", "training"}:
-                self._say(f"{seconds:.1f} s  {row.site} {row.state}" + (f" ({row.note})" if row.note else ""))
+        changed = [row for row in rows if self._is_news(row)]
+        self._states.update({row.site: row.state for row in rows})
+        for row in changed if len(changed) <= NEWS else []:
+            self._say(f"{seconds:.1f} s  {row.site} {row.state}" + (f" ({row.note})" if row.note else ""))
+        if len(changed) > NEWS:
+            self._say(f"{seconds:.1f} s  {len(changed)} sites: {_counted(changed)}")
         if self._told is None and footer:
             self._say(footer)
         if self._told is None or version != self._told[0]:
@@ -101,6 +103,11 @@ class _Lines:
         if self._pending and (self._told is None or seconds - self._told[1] >= LINE_EVERY_S):
             self._say(self._pending)
             self._told, self._pending = (version, seconds), ""
+
+    def _is_news(self, row: SiteRow) -> bool:
+        """Not the going to and fro between idle and training."""
+        states = {self._states.get(row.site, row.state), row.state}
+        return len(states) > 1 and not states <= {"idle", "training"}
 
     def close(self) -> None:
         if self._pending:
@@ -158,5 +165,9 @@ def _table(rows: Sequence[SiteRow], *, room: int, width: int) -> list[Table | Te
     if len(shown) == len(rows):
         return [table]
     chosen = {id(row) for row in shown}
-    others = Counter(row.state for row in rows if id(row) not in chosen)
-    return [table, Text(f"and {others.total()} more: " + ", ".join(f"{n} {state}" for state, n in others.items()))]
+    others = [row for row in rows if id(row) not in chosen]
+    return [table, Text(f"and {len(others)} more: {_counted(others)}")]
+
+
+def _counted(rows: Sequence[SiteRow]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())

@@ -21,6 +21,7 @@ from deploy.history import History
 from deploy.local import LocalFederation
 from deploy.results import Result
 from deploy.scores import Model, Scores, compare, leading_metric, leave_out, score
+from deploy.watching import StoppedError
 from site_worker.plan import Plan
 from site_worker.tasks.task import Task
 
@@ -58,14 +59,17 @@ class Bench:
 
 @contextmanager
 def broker_of(state: Path) -> Iterator[Node]:
-    """The private node of `state`, made if need be; it ends in order, so that a stopped run can go on with it."""
+    """The private node of `state`, made if need be. It ends in order if the run is stopped: that may go on with it."""
     folder = state / "broker"
     node = Node.open(folder) if (folder / "node.json").is_file() else Node.create(folder)
     node.start()
     try:
         yield node
-    finally:
+    except StoppedError:
         node.stop()
+        raise
+    finally:
+        node.kill()
 
 
 def run_job(bench: Bench, job: Job, node: Node) -> tuple[Result, History, LocalFederation]:

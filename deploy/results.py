@@ -10,6 +10,7 @@ from typing import Any, Final
 from deploy.history import Ledger, printable
 from deploy.scores import Measures, Scores
 
+ALONE: Final = " alone"
 LISTED: Final = 12  # more sites than that are summed up in one row
 LEADING_COLUMNS: Final = ("auc", "c_index", "accuracy", "brier", "calibration")
 
@@ -36,15 +37,17 @@ class Result:
 
     def lines(self) -> list[str]:
         """For people."""
-        at_each = {**self.scores.sites, "mean by rows": self.scores.mean}
-        lines = ["The federated model on each site's own held-out rows:", *tabulated(at_each)]
+        mean = {"mean by rows": self.scores.mean}
+        lines = ["The federated model on each site's own held-out rows:", *tabulated(self.scores.sites, mean, "")]
         compared = self.scores.compared or {"federated": self.scores.pooled}
-        lines += ["On the held-out rows of all sites together:", *tabulated(compared, of=" alone")]
+        alone = {name: one for name, one in compared.items() if name.endswith(ALONE)}
+        others = {name: one for name, one in compared.items() if name not in alone}
+        lines += ["On the held-out rows of all sites together:", *tabulated(alone, others, ALONE)]
         if self.scores.histograms:
             told = ", ".join(f"{name} {value:.3f}" for name, value in self.scores.histograms.items())
             lines.append(f"From the sites' score histograms alone: {told}.")
         for rows in self.scores.left_out.values():
-            lines += [f"At {self.left_out}, which took no part:", *tabulated(rows)]
+            lines += [f"At {self.left_out}, which took no part:", *tabulated({}, rows, "")]
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,12 +98,9 @@ def spread_lines(results: Sequence[Result]) -> list[str]:
     return [f"{metric} over {len(results)} runs, mean +- standard deviation (least to greatest):", *rows]
 
 
-def tabulated(rows: Mapping[str, Measures], *, of: str = "") -> list[str]:
-    """A line a row and a column a measure; of many rows whose names end with `of` only their mean, least, greatest."""
-    alike = [name for name in rows if name.endswith(of)]
-    if len(alike) > LISTED:
-        shown = _summed_up({name: rows[name] for name in alike}, of.strip())
-        rows = {**shown, **{name: one for name, one in rows.items() if name not in alike}}
+def tabulated(sites: Mapping[str, Measures], others: Mapping[str, Measures], what: str) -> list[str]:
+    """A line a row and a column a measure; of many `sites` only their mean, least and greatest (`what` of them)."""
+    rows = {**(_summed_up(sites, what) if len(sites) > LISTED else sites), **others}
     columns = _columns(rows.values())
     width = max(map(len, rows), default=0)
     head = f"  {'':<{width}} {'rows':>8}" + "".join(f"{name[:12]:>13}" for name in columns)
@@ -120,7 +120,7 @@ def _columns(rows: Iterable[Measures]) -> list[str]:
 def _summed_up(rows: Mapping[str, Measures], what: str) -> dict[str, Measures]:
     names = dict.fromkeys(name for one in rows.values() for name in one)
     columns = {name: [one[name] for one in rows.values() if name in one] for name in names}
-    label = f"{len(rows)} sites {what}".strip()
+    label = f"{len(rows)} sites{what}"
     return {
         f"{label}, mean": {name: statistics.fmean(values) for name, values in columns.items()},
         f"{label}, least": {name: min(values) for name, values in columns.items()},
@@ -131,10 +131,10 @@ def _summed_up(rows: Mapping[str, Measures], what: str) -> dict[str, Measures]:
 def _figures(result: Result) -> Iterable[tuple[str, float]]:
     """Compared figures by the leading metric; the sites alone as their mean."""
     table = dict(result.table)
-    alone = [value for name, value in table.items() if name.endswith(" alone")]
+    alone = [value for name, value in table.items() if name.endswith(ALONE)]
     if alone:
         yield "alone (mean)", statistics.fmean(alone)
-    yield from ((name, value) for name, value in table.items() if not name.endswith(" alone"))
+    yield from ((name, value) for name, value in table.items() if not name.endswith(ALONE))
     for rows in result.scores.left_out.values():
         yield from ((name, one[result.metric]) for name, one in rows.items() if result.metric in one)
 
