@@ -169,7 +169,8 @@ def test_the_numbers_of_a_metric_travel_under_its_name_up_to_what_an_update_can_
 def test_a_site_that_holds_nothing_out_makes_an_update_that_the_wire_takes() -> None:
     split = tiny().split(None)
     assert isinstance(split.test, TensorDataset)
-    empty = replace(tiny(), split=lambda _: Split(split.train, TensorDataset(*split.test[:0])), statistics=None)
+    nothing = TensorDataset(*split.test[:0])
+    empty = replace(tiny(), split=lambda _: Split(split.train, nothing), statistics=None)
     local = LocalRounds(Settings("A", "m:f"), empty, folder=None)
     made = local.run(announcement(local, start(local)), start(local), zeros(), threading.Event()).made
     assert (made.held_out, made.metrics, made.steps) == (0, (), 3)
