@@ -17,25 +17,15 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = Tr
     """Put `data` at `path`; FileExistsError if something is there and must not be replaced, else StorageError."""
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder; name a file.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # of a process with our number that was killed
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
-        sync_folder(path.parent)
+        with written_whole(path, replace=replace) as temporary:
+            temporary.unlink(missing_ok=True)  # of a process with our number that was killed
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(data)
     except OSError as error:
         if isinstance(error, FileExistsError) and not replace:
             raise
         raise StorageError(f"{path} could not be written: {error.strerror}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def require_writable(path: Path) -> None:
@@ -47,10 +37,11 @@ def require_writable(path: Path) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends, what was written is synced and takes the place of `path`.
 
-    If the block raises, `path` stays as it was. The folder is made if need be. OSError if the disk will not have it.
+    If the block raises, `path` stays as it was. The folder is made if need be. OSError if the disk will not have it, or
+    if there is something that must not be replaced.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,12 +49,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
         sync_folder(path.parent)
-    except BaseException:
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
 
 
 def sync_folder(folder: Path) -> None:

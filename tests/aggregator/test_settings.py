@@ -36,6 +36,11 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
         ('codec = "gzip"\n', "choose one of float32, int8"),
         ("[plan]\nlearning_rate = 0\n", "learning_rate"),
         ("[start]\nmin_sites = 0\n", "min_sites"),
+        ('[plan]\noptimizer = "lion"\n', "optimizer"),
+        ('[plan]\nschedule = "step"\n', "schedule"),
+        ("[plan]\nsteps = 5\nwarmup_steps = 5\n", "warmup_steps is 5 of 5 steps; choose fewer"),
+        ("[plan]\nclip_norm = -1\n", "clip_norm"),
+        ("[plan]\npatience = 0.5\n", "patience"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -55,4 +60,12 @@ def test_a_plan_travels_as_names_and_numbers() -> None:
     assert Plan(steps=3, batch_size=2, learning_rate=0.5, optimizer="adam").to_wire() == [
         ("steps", 3.0), ("batch_size", 2.0), ("learning_rate", 0.5),
         ("optimizer", 1.0), ("momentum", 0.0), ("weight_decay", 0.0),
+    ]  # fmt: skip
+
+
+def test_what_came_later_travels_only_where_it_differs_so_that_older_sites_take_the_plan() -> None:
+    later = Plan(schedule="cosine", warmup_steps=5, clip_norm=0.5, patience=3).to_wire()
+    assert later[: len(Plan().to_wire())] == Plan().to_wire()
+    assert later[len(Plan().to_wire()) :] == [
+        ("schedule", 1.0), ("warmup_steps", 5.0), ("clip_norm", 0.5), ("patience", 3.0),
     ]  # fmt: skip

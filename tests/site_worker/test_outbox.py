@@ -1,13 +1,15 @@
 """The outbox: one transaction a round, numbers never used twice, rows kept, payloads freed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from broker.database import open_database
 from broker.errors import StorageError
-from site_worker.outbox import Outbox, Settled
+from site_worker.outbox import Outbox, Settled, read_last_base, read_local
 from tests.site_worker.bench import made
 
 RESIDUAL = np.array([0.5, -0.25, 0.125], dtype=np.float32)
@@ -122,6 +124,62 @@ def test_marks_survive(outbox: Outbox) -> None:
     outbox.mark([1, 2], published=True)
     outbox.mark([2], published=False)
     assert again(outbox).waiting() == {1: (7, True), 2: (7, False)}
+
+
+# As version 1 made it, letter by letter: a hospital that upgrades has such a file.
+VERSION_1 = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE updates (
+    sequence INTEGER PRIMARY KEY, base_version INTEGER NOT NULL, base_digest BLOB NOT NULL,
+    examples INTEGER NOT NULL, steps INTEGER NOT NULL, held_out INTEGER NOT NULL, metrics TEXT NOT NULL,
+    codec TEXT NOT NULL, payload_bytes INTEGER NOT NULL, payload_digest BLOB NOT NULL,
+    made_at REAL NOT NULL, training_s REAL NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'waiting', reason TEXT, settled_at REAL);
+CREATE INDEX updates_by_state ON updates (state);
+CREATE TABLE payloads (sequence INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (sequence, part)) WITHOUT ROWID;
+CREATE TABLE residual (chunk INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE activity (id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NULL, version INTEGER,
+    detail TEXT NOT NULL, since REAL NOT NULL)
+"""
+
+
+def test_an_outbox_of_version_1_is_upgraded_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    former = open_database(path, VERSION_1, version=1)
+    former.execute(
+        "INSERT INTO updates (sequence, base_version, base_digest, examples, steps, held_out, metrics, codec,"
+        " payload_bytes, payload_digest, made_at, training_s)"
+        " VALUES (1, 7, x'00', 1, 1, 1, '{}', 'int8', 3, x'00', 1, 1)"
+    )
+    former.execute("INSERT INTO payloads VALUES (1, 0, x'010203')")
+    former.execute("INSERT INTO facts VALUES ('incarnation', x'0102')")
+    former.close()
+    box = Outbox(path)
+    assert (box.incarnation, box.last_base(), box.waiting()) == (b"\1\2", 7, {1: (3, False)})
+    assert box.part(1, 0) == b"\1\2\3"
+    assert read_local(path) == b""
+    box.store(replace(made(2), local=b"kept"), None)
+    assert read_local(path) == b"kept"
+    box.close()
+
+
+def test_what_stays_at_the_site_is_stored_with_the_update_or_not_at_all(outbox: Outbox) -> None:
+    path = Path(outbox.path)
+    outbox.store(replace(made(1, base=3), local=b"first" * 1_000_000), None)
+    outbox._database.execute("CREATE TRIGGER full BEFORE INSERT ON local BEGIN SELECT raise(ABORT, 'full'); END")
+    with pytest.raises(Exception, match="full"):
+        outbox.store(replace(made(2, base=4), local=b"second"), None)
+    assert (read_local(path), read_last_base(path)) == (b"first" * 1_000_000, 3)
+    outbox._database.execute("DROP TRIGGER full")
+    outbox.store(replace(made(2, base=4), local=b"second"), None)
+    assert (read_local(path), read_last_base(path)) == (b"second", 4)
+    outbox.store(made(3), None)
+    assert read_local(path) == b""
+
+
+def test_of_an_outbox_that_is_not_there_yet_nothing_is_read(tmp_path: Path) -> None:
+    assert (read_local(tmp_path / "outbox.db"), read_last_base(tmp_path / "outbox.db")) == (b"", -1)
 
 
 def test_a_file_that_is_no_outbox_is_refused(tmp_path: Path) -> None:

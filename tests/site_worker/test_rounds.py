@@ -1,19 +1,23 @@
 """A site's round: what the codec leaves out is sent later, and a hospital's own bounds hold."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from torch.utils.data import TensorDataset
 
 from broker.codecs import decoded
-from broker.messages import Announcement
+from broker.identity import PrivateKey
+from broker.messages import AGGREGATOR, Announcement, Party, Peer, UpdatePart
 from broker.weights import model_digest
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Bounds, Settings
 from site_worker.tasks.synthetic import tiny
+from site_worker.tasks.task import Measure, Split
 from site_worker.training import Outcome, Plan, RefusedPlan, Trainer, TrainingError, initial_weights
 from tests.site_worker.bench import Aggregator
 
@@ -41,8 +45,8 @@ def zeros() -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_what_was_sent_and_what_is_left_are_all_that_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     learned, honest = list[Any](), Trainer.train
 
-    def noting(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event) -> Outcome:
-        outcome = honest(self, weights, plan, stopping)
+    def noting(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event, **more: Any) -> Outcome:
+        outcome = honest(self, weights, plan, stopping, **more)
         learned.append(local.layout.flatten(outcome.weights) - local.layout.flatten(weights))
         return outcome
 
@@ -109,8 +113,8 @@ def test_a_codec_that_is_not_known_here_is_a_sentence() -> None:
 def test_what_is_not_finite_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Trainer.train
 
-    def diverged(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event) -> Outcome:
-        outcome = honest(self, weights, plan, stopping)
+    def diverged(self: Trainer, weights: Any, plan: Plan, stopping: threading.Event, **more: Any) -> Outcome:
+        outcome = honest(self, weights, plan, stopping, **more)
         return replace(outcome, weights={name: one * np.float32("inf") for name, one in outcome.weights.items()})
 
     monkeypatch.setattr(Trainer, "train", diverged)
@@ -146,8 +150,34 @@ def test_a_clock_set_back_while_training_gives_no_negative_duration() -> None:
 
 
 @pytest.mark.parametrize("names", [["m" * 65], [f"m{number}" for number in range(64)]])  # with the loss, 65
-def test_metrics_that_no_update_can_carry_are_the_tasks_mistake(names: list[str]) -> None:
-    task = replace(tiny(), metrics={name: lambda _scores, _labels: 1.0 for name in names})
+@pytest.mark.parametrize("together", [False, True])
+def test_metrics_that_no_update_can_carry_are_the_tasks_mistake(names: list[str], together: bool) -> None:
+    apart: Mapping[str, Measure] = {name: lambda _scores, _labels: 1.0 for name in names}
+    task = replace(tiny(), metrics={"h": lambda *_: dict.fromkeys(names, 1.0)} if together else apart)
     local = LocalRounds(Settings("A", "m:f"), task, folder=None)
     with pytest.raises(TrainingError, match="at most 64 metrics"):
         local.run(announcement(local, start(local)), start(local), zeros(), threading.Event())
+
+
+def test_the_numbers_of_a_metric_travel_under_its_name_up_to_what_an_update_can_carry() -> None:
+    task = replace(tiny(), metrics={"h": lambda *_: {str(number): float(number) for number in range(63)}})
+    local = LocalRounds(Settings("A", "m:f"), task, folder=None)
+    made = local.run(announcement(local, start(local)), start(local), zeros(), threading.Event()).made
+    assert dict(made.metrics) | {"loss": 0.0} == {f"h.{number}": float(number) for number in range(63)} | {"loss": 0.0}
+
+
+def test_a_site_that_holds_nothing_out_makes_an_update_that_the_wire_takes() -> None:
+    split = tiny().split(None)
+    assert isinstance(split.test, TensorDataset)
+    nothing = TensorDataset(*split.test[:0])
+    empty = replace(tiny(), split=lambda _: Split(split.train, nothing), statistics=None)
+    local = LocalRounds(Settings("A", "m:f"), empty, folder=None)
+    made = local.run(announcement(local, start(local)), start(local), zeros(), threading.Event()).made
+    assert (made.held_out, made.metrics, made.steps) == (0, (), 3)
+    fields = UpdatePart(
+        "tiny", bytes(16), 1, made.base_version, made.base_digest, made.examples, made.steps, list(made.metrics),
+        made.held_out, made.codec, made.payload_bytes, made.payload_digest, 0, 1, 0, made.made_at, made.training_s,
+    )  # fmt: skip
+    key = PrivateKey.generate()
+    sealed = Party("fed", "A", key).seal(fields, to=AGGREGATOR, body=made.payload)
+    assert Peer("fed", "A", key.public).open(sealed, recipients=frozenset({AGGREGATOR})) == (fields, made.payload)
