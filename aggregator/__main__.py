@@ -8,24 +8,22 @@ from pathlib import Path
 
 import click
 
-from aggregator.card import read_card
-from aggregator.cardtext import to_markdown
 from aggregator.enrolment import Founding, add_site, create, remove_site
+from aggregator.export import export_model
 from aggregator.journal import Journal
-from aggregator.opening import Replayed, replay, restore
+from aggregator.opening import Replayed, replay
 from aggregator.service import serve
 from aggregator.settings import Folder
 from aggregator.status import Status, read_refused, read_status
 from aggregator.steering import pause, resume, stop_after
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
-from broker.files import require_writable, write_file
+from broker.files import require_writable
 from broker.letters import INITIAL_MODEL, Request
 from broker.node import Node
 from broker.options import AS_JSON, tls_of, tls_options
 from broker.serving import link_maker, log_to_stderr, until_signalled
 from broker.settings import write_secret
-from broker.weights import save_model
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 BROKER = click.option(
@@ -225,21 +223,9 @@ def export(folder: Path, file: Path, wanted: int | None) -> None:
     Example:
       fedqueue aggregator export agg model.safetensors
     """
-    if file.suffix != ".safetensors":
-        raise UsageError(f"{file} must end in .safetensors; its model card gets the same name with .md.")
-    require_writable(file)
-    place = Folder(folder)
-    journal = Journal(_existing(place))
-    try:
-        settings = place.settings()
-        layout, fold = restore(journal, place, settings.aggregation, at_version=wanted)
-        card = read_card(journal, settings, layout, fold)
-    finally:
-        journal.close()
-    save_model(file, layout, fold.model, metadata=card.metadata())
+    layout, version = export_model(Folder(folder), file, version=wanted)
     beside = file.with_suffix(".md")
-    write_file(beside, to_markdown(card).encode())
-    click.echo(f"Wrote version {fold.version} ({layout.size} parameters) to {file}, its card to {beside}.")
+    click.echo(f"Wrote version {version} ({layout.size} parameters) to {file}, its card to {beside}.")
 
 
 @cli.command("replay")

@@ -8,7 +8,7 @@ from aggregator.journal import Journal
 from aggregator.opening import restore
 from aggregator.settings import Folder
 from broker.errors import UsageError
-from broker.files import write_file
+from broker.files import require_writable, write_file
 from broker.weights import Layout, save_model
 
 
@@ -18,6 +18,7 @@ def export_model(folder: Folder, file: Path, *, version: int | None = None) -> t
     """
     if file.suffix != ".safetensors":
         raise UsageError(f"{file} must end in .safetensors; its model card gets the same name with .md.")
+    require_writable(file)
     if not folder.journal_file.is_file():
         raise UsageError(f"There is no {folder.journal_file}; has this folder been initialised?")
     journal = Journal(folder.journal_file)

@@ -1,9 +1,12 @@
 """From requests to a federation that trains, one hospital more and one less, with the commands that people type."""
 
+import json
 from pathlib import Path
 
 from broker.errors import LinkRefused, UsageError
+from broker.letters import Joined
 from broker.node import Node
+from broker.settings import write_secret
 from broker.topology import SiteNames
 from tests.acceptance.administrator import Administrator
 from tests.acceptance.commands import fedqueue
@@ -112,3 +115,28 @@ def test_what_was_exported_is_what_the_federation_made(federation: Federation, n
     typed("aggregator", "export", federation.aggregator.path, file, "--version", 2)
     typed("site", "export", file, tmp_path / "model.pt")
     assert "| `a` | 2 | 48 | 0.00 | 100.0% |" in file.with_suffix(".md").read_text()
+
+
+def test_on_somebody_elses_broker_the_printed_rights_are_enough(
+    federation: Federation, node: Node, administrator: Administrator, vhost: str
+) -> None:
+    printed = json.loads(typed("broker", "rights", federation.name, "a", "--vhost", vhost, "--json"))
+    urls = {}
+    for account in (f"{federation.name}.aggregator", f"{federation.name}.a"):
+        administrator.management.put_user(account, "secret")
+        urls[account.rpartition(".")[2]] = node.amqp_url(account, "secret", vhost)
+    administrator.management._call("POST", "definitions", printed)
+
+    federation.aggregator.path.mkdir()
+    write_secret(federation.aggregator.url_file, urls["aggregator"])
+    request = asked(federation, "a")
+    typed("aggregator", "init", federation.aggregator.path, "--federation", federation.name, request)
+    assert Joined.read(federation.aggregator.join_file("a")).broker_url == ""
+    folder = federation.site("a")
+    write_secret(folder.url_file, urls["a"])
+    typed("site", "join", folder.path, federation.aggregator.join_file("a"))
+    typed("site", "check", folder.path)
+    federation.sites = ["a"]
+    federation.start_aggregator()
+    federation.start_site("a")
+    trains(federation, "a", above=0)
