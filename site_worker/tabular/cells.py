@@ -7,7 +7,7 @@ but not what it holds: the sentence ends up in logs.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,6 +99,7 @@ class Codes:
     places: Mapping[str | None, int]
     other: int | None
     expected: str
+    decimal: str = "."
 
     def of(self, cells: Cells, rows: Sequence[int]) -> Places:
         """Places of `cells`, shape (rows,), int16; UsageError for the first that has none."""
@@ -107,7 +108,7 @@ class Codes:
             return np.array([self.places[text] for text in texts], dtype=np.int16)
         except KeyError:
             pass
-        numbers = {value: self.places[text] for text, value in _numbers_of(self.places)}
+        numbers = {value: place for text, place in self.places.items() if (value := self._number(text)) is not None}
         found = [self._place(text, numbers) for text in texts]
         if None in found:
             raise refusal(self.path, rows[found.index(None)], f"column {self.column!r} {self.expected}")
@@ -117,14 +118,11 @@ class Codes:
         plain = text and text.strip()
         if plain in self.places:
             return self.places[plain]
-        value = number_of(plain or "")
+        value = self._number(plain)
         return self.other if value is None else numbers.get(value, self.other)
 
-
-def _numbers_of(texts: Iterable[str | None]) -> Iterable[tuple[str | None, float]]:
-    for text in texts:
-        if text is not None and (value := number_of(text)) is not None:
-            yield text, value
+    def _number(self, text: str | None) -> float | None:
+        return None if text is None else number_of(text, self.decimal)
 
 
 _OR_MISSING: Final = f"correct it, or list its text in missing in {FILE_NAME} if it means not known."

@@ -50,7 +50,7 @@ def open_delimited(path: Path, files: Files, required: tuple[str, ...]) -> Sourc
 
 def _require_data(path: Path, files: Files, first: list[str], required: tuple[str, ...], delimiter: str) -> None:
     """UsageError unless row 1 of a file without a header can be a row."""
-    if set(required) <= set(first):
+    if required and set(required) <= set(first):
         raise UsageError(f"{path}: row 1 names the columns; take it out, or set header = true in {FILE_NAME}.")
     if len(first) != len(files.names):
         raise UsageError(

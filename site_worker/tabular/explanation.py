@@ -65,7 +65,8 @@ def _about_column(seen: Seen, found: Findings) -> Iterator[str]:
     if seen.lacking:
         yield f"{seen.name} is lacking at {', '.join(seen.lacking)}, so it is optional."
     if column is not None and column.role == "category":
-        rows, by_site = values_of(seen.profile), [values_of(one) for one in seen.sites.values()]
+        missing = list(map(text_of, column.missing))
+        rows, by_site = values_of(seen.profile, missing), [values_of(one, missing) for one in seen.sites.values()]
         told = [
             f"{text} ({rows[text]} rows, {sum(text in one for one in by_site)} sites)"
             for text in map(text_of, column.categories)

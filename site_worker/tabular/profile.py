@@ -68,11 +68,14 @@ class Profile:
 
     def _add_known(self, text: str, count: int) -> None:
         value = any_number(text, comma=self.comma)
+        if value is not None:
+            self.points |= "." in text
+            self.commas |= "," in text
         if value in CODES:
             self.codes[value] += count
             return
         if value is not None:
-            self._add_number(text, value, count)
+            self._add_number(value, count)
         elif text in WORDS:
             self.words[text] += count
         else:
@@ -91,10 +94,8 @@ class Profile:
         text = "" if cell is None else cell.strip()
         return any_number(text, comma=self.comma) is None and text not in (*MISSING, *SIGNS, *WORDS)
 
-    def _add_number(self, text: str, value: float, count: int) -> None:
+    def _add_number(self, value: float, count: int) -> None:
         self.numbers += count
-        self.points |= "." in text
-        self.commas |= "," in text
         self.whole &= value.is_integer()
         self.low, self.high = min(self.low, value), max(self.high, value)
 

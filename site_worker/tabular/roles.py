@@ -6,11 +6,11 @@ chosen only where one column alone offers itself.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from site_worker.tabular.profile import SIGNS, Profile
+from site_worker.tabular.profile import SIGNS, Profile, any_number
 from site_worker.tabular.schema import Column, Label
 
 MOST_TEXTS: Final = 30  # a text column of more values is free text to us
@@ -60,18 +60,18 @@ def missing_codes(profile: Profile) -> list[str]:
     return [*signs, *words, *(f"{code:g}" for code in sorted(profile.codes) if _is_impossible(code, profile))]
 
 
-def values_of(profile: Profile) -> Counter[str]:
-    """Known values and how many rows have each; not all of them if the profile has many."""
-    gone = set() if profile.others else set(profile.words)
-    kept = Counter({text: count for text, count in profile.values.items() if text not in gone})
-    kept.update({f"{code:g}": n for code, n in profile.codes.items() if not _is_impossible(code, profile)})
-    return kept
+def values_of(profile: Profile, missing: Collection[str]) -> Counter[str]:
+    """Known values, without the texts `missing`, and how many rows have each; not all if the profile has many."""
+    codes = {f"{code:g}": count for code, count in profile.codes.items()}
+    found = [*profile.values.items(), *codes.items()]
+    return Counter({text: count for text, count in found if text not in missing})
 
 
 def role_of(seen: Seen) -> tuple[Column, str]:
     """The column as it would be declared, and why."""
     profile, optional = seen.profile, bool(seen.lacking)
-    values, missing = values_of(profile), tuple(missing_codes(profile))
+    missing = tuple(missing_codes(profile))
+    values = values_of(profile, missing)
     if reason := _reason_to_ignore(seen, profile, values):
         return Column("ignore"), reason
     if profile.numbers and not profile.others and not _are_codes(profile, values):
@@ -144,10 +144,10 @@ def _is_impossible(code: float, profile: Profile) -> bool:
 def _label(seen: Seen) -> Label | None:
     """The column as a label, if every site has one in it and it has two values, or grades from 0."""
     profile = seen.profile
-    known = all(values_of(one) for one in seen.sites.values())
+    missing = tuple(missing_codes(profile))
+    values, known = values_of(profile, missing), all(values_of(one, missing) for one in seen.sites.values())
     if seen.lacking or seen.unreadable or profile.many or not known or _words(seen.name) & IDENTIFIERS:
         return None
-    values, missing = values_of(profile), tuple(missing_codes(profile))
     lower = {text: text.lower() for text in values}
     positive = tuple(sorted(text for text in values if lower[text] in YES))
     negative = tuple(sorted(text for text in values if lower[text] in NO))
@@ -155,7 +155,7 @@ def _label(seen: Seen) -> Label | None:
         return Label(seen.name, positive=positive, negative=negative, missing=missing)
     if len(values) == 2:
         number = not profile.others
-        low, high = sorted(values, key=lambda text: (float(text) if number else -values[text], text))
+        low, high = sorted(values, key=_in_order if number else lambda text: (-values[text], text))
         return Label(seen.name, positive=(high,), negative=(low,), missing=missing)
     graded = profile.numbers and not profile.others and profile.whole and profile.low == 0
     if graded and 3 <= len(values) <= MOST_CODES:
@@ -189,7 +189,5 @@ def _words_in_order(name: str) -> list[str]:
 
 def _in_order(text: str) -> tuple[bool, float, str]:
     """Numbers by size, then texts."""
-    try:
-        return False, float(text), text
-    except ValueError:
-        return True, 0.0, text
+    value = any_number(text, comma=True)
+    return value is None, value or 0.0, text

@@ -40,10 +40,6 @@ def files_rules(files: Files) -> Rules:
         not header and not named,
         "files.header is false: give files.names, a different name for each column in order.",
     )
-    yield (
-        files.decimal == files.delimiter,
-        "files.decimal and files.delimiter are both a comma; they must be two signs.",
-    )
 
 
 def label_rules(task: str, label: Label, files: Files) -> Rules:

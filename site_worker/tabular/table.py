@@ -95,7 +95,7 @@ def _reader(path: Path, name: str, column: Column, files: Files) -> Reader:
         f"is none of its declared categories; correct it, or add it to categories in {FILE_NAME} for all hospitals, or "
         "set other = true there."
     )
-    return Codes(path, name, places, len(categories) if column.other else None, expected)
+    return Codes(path, name, places, len(categories) if column.other else None, expected, files.decimal)
 
 
 def _outcome_readers(path: Path, declaration: Declaration) -> dict[str, Reader]:
@@ -109,7 +109,7 @@ def _outcome_readers(path: Path, declaration: Declaration) -> dict[str, Reader]:
     places |= dict.fromkeys(map(text_of, label.negative), 0)
     expected = f"is neither positive nor negative nor missing as label in {FILE_NAME} has it; correct one of the two."
     name = label.event or label.column
-    event = Codes(path, name, places, None if label.negative else 0, expected)
+    event = Codes(path, name, places, None if label.negative else 0, expected, files.decimal)
     return ({label.time: Numbers(path, label.time, missing, files.decimal)} if label.time else {}) | {name: event}
 
 
@@ -161,12 +161,13 @@ def _require(path: Path, rows: int, left: int, declaration: Declaration) -> None
 
 
 def _notes(source: Source, declaration: Declaration, left_out: int, rows: int) -> list[str]:
-    absent = [repr(name) for name in declaration.features if name not in source.names]
+    """For the log, so without names of columns."""
+    absent = sum(name not in source.names for name in declaration.features)
     declared = {*declaration.columns, *declaration.label_columns}
     more = [str(place) for place, name in enumerate(source.names, 1) if name not in declared]
     notes = {
         f"{left_out} of {rows} rows have no label and were left out": left_out,
-        f"it lacks {', '.join(absent)}, so nothing is known there": absent,
+        f"{absent} of {len(declaration.features)} columns are lacking, so nothing is known there": absent,
         f"columns that are not declared were not read: {', '.join(more)} of {len(source.names)}": more,
     }
     return [note for note, said in notes.items() if said]

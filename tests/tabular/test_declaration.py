@@ -51,7 +51,7 @@ def test_tables_of_other_programs_are_handed_on_as_they_are(tmp_path: Path) -> N
         (SIMPLE + "[files]\nheader = false\n", "give files.names"),
         (SIMPLE + "[files]\nheader = false\nnames = ['a', 'a']\n", "a different name for each"),
         (SIMPLE + "[files]\nheader = false\nnames = ['died', 'age']\n", "files.names lacks 'sex'"),
-        (SIMPLE + "[files]\ndecimal = ','\n", "both a comma"),
+        (SIMPLE + "[files]\ndecimal = ';'\n", "Invalid enum value ';' at `files.decimal`"),
         (HEAD + AGE, "choose the label"),
         (SIMPLE.replace('"died"', '""'), "choose the label"),
         (SIMPLE.replace('positive = ["1"]', "positive = []"), "say which rows are positive"),

@@ -82,7 +82,7 @@ def test_a_column_may_be_missing_in_every_row_or_absent_where_it_is_optional(tmp
     absent = read(tmp_path, "died\n1\n0\n", optional)
     np.testing.assert_array_equal(absent.numbers["age"], [NAN, NAN])
     assert absent.codes["sex"].tolist() == [UNKNOWN, UNKNOWN]
-    assert absent.notes == ("it lacks 'age', 'sex', so nothing is known there",)
+    assert absent.notes == ("2 of 2 columns are lacking, so nothing is known there",)
     with pytest.raises(UsageError, match="has no column 'age'"):
         read(tmp_path, "died\n1\n0\n")
 
