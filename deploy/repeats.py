@@ -22,6 +22,8 @@ from deploy.local import LocalFederation
 from deploy.results import Result
 from deploy.scores import Model, Scores, compare, leading_metric, leave_out, score
 from deploy.watching import StoppedError
+from site_worker.model import unpacked
+from site_worker.outbox import read_local
 from site_worker.plan import Plan
 from site_worker.tasks.task import Task
 
@@ -121,7 +123,8 @@ def _set_up(one: Run, tasks: Mapping[str, Task], job: Job) -> None:
 
 
 def _scored(one: Run, ending: Ending, tasks: Mapping[str, Task], *, job: Job, compares: bool) -> Scores:
-    scores = score(Model(ending.weights, ending.statistics), tasks)
+    own = {name: unpacked(read_local(one.federation.site(name).outbox_file)) for name in tasks}
+    scores = score(Model(ending.weights, ending.statistics, own), tasks)
     if not compares:
         return scores
     return compare(scores, tasks, _plan(one), rounds=_rounds(ending, one), seed=job.seed)

@@ -2,6 +2,9 @@
 
 Every number is of held-out rows, which no model was trained or scaled on. A site alone scales everybody with its own
 statistics, as it would in life. Names of measures are those of the task, "loss" and "rows" beside them.
+
+Where tensors stay at the sites, there is no one federated model: each site is judged with its own tensors, and in place
+of all rows at once stands the mean over the sites by rows.
 """
 
 import math
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from broker.statistics import FeatureStatistics
 from site_worker.metrics import pooled_auc, pooled_calibration
+from site_worker.model import Tensors
 from site_worker.plan import Plan
 from site_worker.tasks.pooling import all_rows, pooled
 from site_worker.tasks.task import Task
@@ -30,10 +34,11 @@ LEADING: Final = ("auc", "c_index")
 
 @dataclass(frozen=True)
 class Model:
-    """A model as a run leaves it: its shared weights, and the federation's statistics to scale with."""
+    """A model as a run leaves it: shared weights, the federation's statistics, and by site the tensors of its own."""
 
     weights: Weights
     statistics: FeatureStatistics | None
+    own: Mapping[str, Tensors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,15 @@ class Scores:
 
 def score(model: Model, tasks: Mapping[str, Task]) -> Scores:
     """The federated model at every site."""
-    raw = {name: _evaluated(model, task) for name, task in tasks.items()}
+    raw = {name: _evaluated(model, task, model.own.get(name)) for name, task in tasks.items()}
     counts = [histogram for one in raw.values() if (histogram := _histogram(one))]
     sites = {name: _plain(one) for name, one in raw.items()}
+    mean = _mean(sites.values())
+    own = any(task.local for task in tasks.values())
     return Scores(
         sites=sites,
-        mean=_mean(sites.values()),
-        pooled=_plain(_evaluated(model, pooled(list(tasks.values())))),
+        mean=mean,
+        pooled=mean if own else _plain(_evaluated(model, pooled(list(tasks.values())))),
         histograms={"auc": pooled_auc(counts), "calibration": pooled_calibration(counts)} if counts else {},
     )
 
@@ -91,15 +98,15 @@ def leading_metric(measures: Iterable[str]) -> str:
     return next((name for name in LEADING if name in names), names[0] if names else "loss")
 
 
-def _evaluated(model: Model, task: Task) -> Measures:
-    return Trainer(task, model.statistics, seed=0).evaluate(model.weights)
+def _evaluated(model: Model, task: Task, own: Tensors | None = None) -> Measures:
+    return Trainer(task, model.statistics, seed=0).evaluate(model.weights, own)
 
 
 def _of_one_place(task: Task, judge: Task, plan: Plan, seed: int) -> Measures:
     """Trained on the rows of `task`, judged on the held-out rows of `judge`, all scaled by the statistics of `task`."""
     statistics = task.statistics() if task.statistics else None
     trained = Trainer(task, statistics, seed=seed).train(initial_weights(task), plan, threading.Event())
-    return _plain(_evaluated(Model(trained.weights, statistics), judge))
+    return _plain(_evaluated(Model(trained.weights, statistics), judge, trained.own))
 
 
 def _plain(measures: Measures) -> Measures:
