@@ -18,6 +18,7 @@ from broker.install import ensure_rabbitmq
 from broker.node import Node
 from broker.serving import until_signalled
 from deploy.cohort import Cohort
+from deploy.example import EXAMPLES, write_example
 from deploy.federating import Wanted
 from deploy.local import LocalFederation
 from deploy.repeats import Bench, Job, broker_of, run_job
@@ -53,6 +54,7 @@ class Asked:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--init", "drafting", is_flag=True, help="Look at the files and draft federation.toml; run nothing.")
+@click.option("--example", type=click.Choice(list(EXAMPLES)), help="Write a worked example to FOLDER; run nothing.")
 @click.option("--versions", type=click.IntRange(0), help="Versions to make, 0: no limit. Default: [run] versions.")
 @click.option("--minutes", type=click.FloatRange(0), help="Minutes to run, 0: no limit. Default: [run] minutes.")
 @click.option("--seed", type=click.IntRange(0), help="Draws held-out rows and batches. Default: [run] seed, or 0.")
@@ -68,7 +70,7 @@ class Asked:
 @click.option("--resume", is_flag=True, help="Go on with the run that was stopped.")
 @click.option("--restart", is_flag=True, help="Throw away the run that was stopped.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, to look around; Ctrl-C ends it.")
-def local(folder: Path, *, drafting: bool, **options: Any) -> int:
+def local(folder: Path, *, drafting: bool, example: str | None, **options: Any) -> int:
     """Federate a model over the files of FOLDER, one CSV or Parquet file a site, as federation.toml there declares.
 
     A private broker, an aggregator and a worker for each site, as in a real federation. A file that does not fit is
@@ -80,9 +82,14 @@ def local(folder: Path, *, drafting: bool, **options: Any) -> int:
       fedqueue local heart
       fedqueue local heart --compare --seeds 5 --json figures.json
       fedqueue local heart --leave-out north
+      fedqueue local scans --example images
     """
     if drafting:
         return _draft(folder)
+    if example is not None:
+        write_example(example, folder)
+        click.echo(f"Wrote {folder / example}.py and {folder / FILE_NAME}. Run it with: fedqueue local {folder}")
+        return 0
     asked = Asked(**options)
     jobs = _jobs(folder, asked)
     out = asked.out or folder / "results"

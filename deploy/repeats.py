@@ -20,7 +20,7 @@ from deploy.gather import read_events
 from deploy.history import History
 from deploy.local import LocalFederation
 from deploy.results import Result
-from deploy.scores import Model, Scores, compare, leading_metric, leave_out, score
+from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
 from deploy.watching import StoppedError
 from site_worker.model import unpacked
 from site_worker.outbox import read_local
@@ -88,9 +88,7 @@ def run_job(bench: Bench, job: Job, node: Node) -> tuple[Result, History, LocalF
         bench.tell(f"Broker console: {node.management_url}  login {node.user} / {node.password}")
         one.go(f"{cohort.declaration.name}, {job.title}", tell=bench.tell)
         ending = read_ending(federation, cohort.sites)
-        scores = _scored(one, ending, tasks, job=job, compares=bench.compares)
-        if job.left_out:
-            scores = replace(scores, left_out={job.left_out: _judged(one, ending, everyone, job)})
+        scores = _scored(one, ending, tasks, bench=bench, job=job, everyone=everyone)
         result = Result(
             job.seed, job.left_out, leading_metric(scores.pooled), ending.version, time.monotonic() - started, scores,
             ending.ledger, ending.replayed, refused,
@@ -122,31 +120,22 @@ def _set_up(one: Run, tasks: Mapping[str, Task], job: Job) -> None:
         ready.touch()
 
 
-def _scored(one: Run, ending: Ending, tasks: Mapping[str, Task], *, job: Job, compares: bool) -> Scores:
+def _scored(one: Run, ending: Ending, tasks: Mapping[str, Task], *, bench: Bench, job: Job, everyone: Cohort) -> Scores:
     own = {name: unpacked(read_local(one.federation.site(name).outbox_file)) for name in tasks}
-    scores = score(Model(ending.weights, ending.statistics, own), tasks)
-    if not compares:
-        return scores
-    return compare(scores, tasks, _plan(one), rounds=_rounds(ending, one), seed=job.seed)
+    model = Model(ending.weights, ending.statistics, own)
+    scores = score(model, tasks)
+    effort = _effort(one, ending, bench, job)
+    if bench.compares:
+        scores = compare(scores, tasks, effort)
+    absent, _ = everyone.tasks([job.left_out] if job.left_out else [])  # none if its file does not fit
+    return replace(scores, left_out={name: leave_out(model, name, task, effort) for name, task in absent.items()})
 
 
-def _judged(one: Run, ending: Ending, everyone: Cohort, job: Job) -> Mapping[str, dict[str, float]]:
-    """The model at the hospital that took no part; nothing if its file does not fit."""
-    name = str(job.left_out)
-    fit, _ = everyone.tasks([name])
-    if name not in fit:
-        return {}
-    model = Model(ending.weights, ending.statistics)
-    return leave_out(model, name, fit[name], _plan(one), rounds=_rounds(ending, one), seed=job.seed)
-
-
-def _plan(one: Run) -> Plan:
-    return Plan.from_numbers(dict(one.federation.aggregator.settings().plan.to_wire()))
-
-
-def _rounds(ending: Ending, one: Run) -> int:
-    """How many rounds the average site has trained: as much as each alone may have."""
-    return max(1, round(ending.ledger.accepted / max(1, len(one.cohort.sites))))
+def _effort(one: Run, ending: Ending, bench: Bench, job: Job) -> Effort:
+    """For each other model as many rounds as the average site has trained."""
+    plan = Plan.from_numbers(dict(one.federation.aggregator.settings().plan.to_wire()))
+    rounds = round(ending.ledger.accepted / max(1, len(one.cohort.sites)))
+    return Effort(plan, rounds, job.seed, bench.stopping, bench.tell)
 
 
 def _history(one: Run, result: Result) -> History:

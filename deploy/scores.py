@@ -9,7 +9,7 @@ of all rows at once stands the mean over the sites by rows.
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.statistics import FeatureStatistics
+from deploy.watching import StoppedError
 from site_worker.metrics import pooled_auc, pooled_calibration
 from site_worker.model import Tensors
 from site_worker.plan import Plan
 from site_worker.tasks.pooling import all_rows, pooled
 from site_worker.tasks.task import Task
-from site_worker.training import Trainer, initial_weights
+from site_worker.training import Stopped, Trainer, initial_weights
 
 Weights = Mapping[str, NDArray[np.float32]]
 Measures = dict[str, float]
@@ -72,23 +73,45 @@ def score(model: Model, tasks: Mapping[str, Task]) -> Scores:
     )
 
 
-def compare(scores: Scores, tasks: Mapping[str, Task], plan: Plan, *, rounds: int, seed: int) -> Scores:
-    """The same with every site alone and all rows pooled, each trained for `rounds` times the plan's steps."""
-    effort = replace(plan, steps=min(MOST_STEPS, plan.steps * max(1, rounds)))
+@dataclass(frozen=True)
+class Effort:
+    """How models beside the federated one are trained: `rounds` times the plan's steps, at most MOST_STEPS.
+
+    `tell` is told which is being trained; training ends with StoppedError when `stopping` is set.
+    """
+
+    plan: Plan
+    rounds: int
+    seed: int
+    stopping: threading.Event = field(default_factory=threading.Event)
+    tell: Callable[[str], object] = lambda _: None
+
+    def model_of(self, task: Task) -> tuple[Model, Tensors]:
+        """A model of one place's rows, with the tensors of its own, scaled by its own statistics."""
+        statistics = task.statistics() if task.statistics else None
+        plan = replace(self.plan, steps=min(MOST_STEPS, self.plan.steps * max(1, self.rounds)))
+        try:
+            trained = Trainer(task, statistics, seed=self.seed).train(initial_weights(task), plan, self.stopping)
+        except Stopped as error:
+            raise StoppedError("stopped") from error
+        return Model(trained.weights, statistics), trained.own
+
+
+def compare(scores: Scores, tasks: Mapping[str, Task], effort: Effort) -> Scores:
+    """The same with every site alone and all rows pooled."""
     together = pooled(list(tasks.values()))
-    compared = {f"{name} alone": _of_one_place(task, together, effort, seed) for name, task in tasks.items()}
-    compared["federated"] = scores.pooled
-    compared["pooled"] = _of_one_place(together, together, effort, seed)
-    return replace(scores, compared=compared)
+    effort.tell(f"For comparison: training {len(tasks)} sites alone, and all rows pooled ...")
+    alone = {f"{name} alone": _of_one_place(task, together, effort) for name, task in tasks.items()}
+    of_all = _of_one_place(together, together, effort)
+    return replace(scores, compared={**alone, "federated": scores.pooled, "pooled": of_all})
 
 
-def leave_out(model: Model, name: str, task: Task, plan: Plan, *, rounds: int, seed: int) -> dict[str, Measures]:
+def leave_out(model: Model, name: str, task: Task, effort: Effort) -> dict[str, Measures]:
     """The model at a hospital that took no part: on all its rows, and on its held-out rows beside its own model."""
-    effort = replace(plan, steps=min(MOST_STEPS, plan.steps * max(1, rounds)))
     return {
         f"all rows of {name}, federated without it": _plain(_evaluated(model, all_rows(task))),
         f"held-out rows of {name}, federated without it": _plain(_evaluated(model, task)),
-        f"held-out rows of {name}, {name} alone": _of_one_place(task, task, effort, seed),
+        f"held-out rows of {name}, {name} alone": _of_one_place(task, task, effort),
     }
 
 
@@ -102,11 +125,10 @@ def _evaluated(model: Model, task: Task, own: Tensors | None = None) -> Measures
     return Trainer(task, model.statistics, seed=0).evaluate(model.weights, own)
 
 
-def _of_one_place(task: Task, judge: Task, plan: Plan, seed: int) -> Measures:
-    """Trained on the rows of `task`, judged on the held-out rows of `judge`, all scaled by the statistics of `task`."""
-    statistics = task.statistics() if task.statistics else None
-    trained = Trainer(task, statistics, seed=seed).train(initial_weights(task), plan, threading.Event())
-    return _plain(_evaluated(Model(trained.weights, statistics), judge, trained.own))
+def _of_one_place(task: Task, judge: Task, effort: Effort) -> Measures:
+    """Trained on the rows of `task`, judged on the held-out rows of `judge`."""
+    model, own = effort.model_of(task)
+    return _plain(_evaluated(model, judge, own))
 
 
 def _plain(measures: Measures) -> Measures:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader
 
 from broker.errors import UsageError
 from broker.statistics import FeatureStatistics
@@ -39,6 +40,12 @@ def all_rows(task: Task) -> Task:
 
 
 def _joined(rows: Sequence[Rows]) -> Rows:
-    if any(isinstance(one, DataLoader) for one in rows):
-        raise UsageError("Rows in a DataLoader cannot be pooled; give the Dataset itself to Split.")
-    return ConcatDataset([one for one in rows if isinstance(one, Dataset)])
+    """All rows as one Dataset; behind a DataLoader like the first if there is one, since it knows how to collate."""
+    loaders = [one for one in rows if isinstance(one, DataLoader)]
+    joined: ConcatDataset[Any] = ConcatDataset([one.dataset if isinstance(one, DataLoader) else one for one in rows])
+    if not loaders:
+        return joined
+    first = loaders[0]
+    return DataLoader(
+        joined, batch_size=first.batch_size, shuffle=True, collate_fn=first.collate_fn, drop_last=first.drop_last
+    )

@@ -1,5 +1,6 @@
 """Scores by hand: models whose weights a reader sees, on rows a reader can count."""
 
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,10 +10,12 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
 
-from deploy.scores import Model, Scores, compare, leading_metric, leave_out, score
+from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
+from deploy.watching import StoppedError
 from site_worker.plan import Plan
 from site_worker.tasks.task import Array, Split, Task
 
+EFFORT = Effort(Plan(steps=2, batch_size=10, learning_rate=0.1), rounds=3, seed=0)
 IDENTITY = {"weight": np.ones((1, 1), dtype=np.float32)}
 
 
@@ -45,15 +48,14 @@ def test_a_site_without_held_out_rows_has_no_part_in_the_mean() -> None:
 def test_comparing_judges_every_model_on_the_same_rows() -> None:
     tasks = {"a": shifted(1.0, 3), "b": shifted(-2.0, 1)}
     before = score(Model(IDENTITY, None), tasks)
-    scores = compare(before, tasks, Plan(steps=2, batch_size=10, learning_rate=0.1), rounds=3, seed=0)
+    scores = compare(before, tasks, EFFORT)
     assert list(scores.compared) == ["a alone", "b alone", "federated", "pooled"]
     assert {one["rows"] for one in scores.compared.values()} == {4.0}
     assert scores.compared["federated"] == before.pooled
 
 
 def test_a_hospital_that_took_no_part_is_judged_on_all_its_rows_and_beside_its_own_model() -> None:
-    plan = Plan(steps=2, batch_size=10, learning_rate=0.1)
-    rows = leave_out(Model(IDENTITY, None), "c", shifted(1.0, 3), plan, rounds=1, seed=0)
+    rows = leave_out(Model(IDENTITY, None), "c", shifted(1.0, 3), EFFORT)
     assert [(name, one["rows"]) for name, one in rows.items()] == [
         ("all rows of c, federated without it", 13.0),
         ("held-out rows of c, federated without it", 3.0),
@@ -77,3 +79,11 @@ def test_the_leading_metric(measures: list[str], leading: str) -> None:
 
 def test_scores_hold_what_was_not_asked_for_empty() -> None:
     assert Scores({}, {}, {}, {}).compared == {}
+
+
+def test_somebody_who_stops_it_does_not_wait_for_the_comparison() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    effort = Effort(EFFORT.plan, 1, 0, stopping)
+    with pytest.raises(StoppedError):
+        compare(score(Model(IDENTITY, None), {"a": shifted(1.0, 3)}), {"a": shifted(1.0, 3)}, effort)

@@ -1,14 +1,18 @@
 """Pooled rows are the sites' rows, scaled by the sum of their statistics."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from broker.errors import UsageError
 from broker.statistics import FeatureStatistics
 from site_worker.tasks.pooling import all_rows, pooled
 from site_worker.tasks.synthetic import synthetic, tiny
+from site_worker.tasks.task import Split, Task
 from site_worker.training import Trainer
 
 
@@ -37,3 +41,17 @@ def test_all_rows_of_a_hospital_that_took_no_part() -> None:
 def test_different_tasks_cannot_be_pooled() -> None:
     with pytest.raises(UsageError, match="Only sites of one task can be pooled, not synthetic, tiny"):
         pooled([tiny(), synthetic(parameters=200)])
+
+
+def test_loaders_are_pooled_as_one_loader_like_the_first() -> None:
+    rows = [TensorDataset(torch.ones(5, 1) * number, torch.ones(5, 1)) for number in range(2)]
+
+    def task(number: int) -> Task:
+        loader: DataLoader[Any] = DataLoader(rows[number], batch_size=3, shuffle=True)
+        return replace(tiny(), split=lambda _: Split(loader, rows[number]), statistics=None)
+
+    split = pooled([task(0), task(1)]).split(None)
+    assert isinstance(split.train, DataLoader)
+    assert split.train.batch_size == 3
+    assert sorted(x.item() for batch, _ in split.train for x in batch) == [0.0] * 5 + [1.0] * 5
+    assert Trainer(pooled([task(0), task(1)]), None, seed=0).held_out == 10
