@@ -106,7 +106,7 @@ AWKWARD: dict[str, dict[str, str | bytes]] = {
     "no header, other delimiters": {
         "north.csv": table(*SIMPLE, header=False), "south.csv": table(*SIMPLE, header=False, delimiter=";"),
     },
-    "survival": {"north.csv": table(AGE, ("followup_days", range(900)), ("status", [1, 1, 2]))},
+    "survival": {"north.csv": table(AGE, ("followup_days", range(900)), ("status", [1, 1, 2]), rows=900)},
     "names in capitals": {
         "north.csv": table(AGE, SEX, ("DIED", [0, 1])), "south.csv": table(("Age", range(50)), SEX, ("DIED", [0, 1])),
     },
@@ -122,40 +122,27 @@ def test_the_draft_loads_and_reads_every_file(tmp_path: Path, files: dict[str, s
     assert all(sentence.endswith(".") for sentence in sentences)
 
 
-TEXTS = ["", "?", "-", "unknown", "none", "-9", "-9.0", "999", "0", "1", "1.0", "2", "2.5", "1,5", "2,0", "007", "1e3"]
-TEXTS += [
-    "yes",
-    "no",
-    "Yes",
-    "F",
-    "M",
-    " M ",
-    "2020-01-01",
-    "true",
-    "missing",
-    "-1",
-    "-9,0",
-    "9999",
-    "5 mg",
-    "\u0661",
-    "0,0",
-]
-NAMES = ["died", "label", "age", "Age", "patient_id", "time", "event", "x", "y", "", "2", "days [d]"]
+TEXTS = ["", "?", "-", "unknown", "none", "-9", "999", "0", "1", "2", "007", "1e3", "yes", "no", "Yes", "F", "M", " M "]
+TEXTS += ["2020-01-01", "true", "missing", "-1", "9999", "5 mg", "\u0661", "n/a", "1 000"]
+POINTS, COMMAS = ["-9.0", "1.0", "2.5", "0.0", "-.5"], ["-9,0", "1,0", "2,5", "0,0", "1,234"]
+NAMES = ["label", "Age", "patient_id", "time", "event", "x", "y", "", "2", "days [d]"]
 
 
 @st.composite
 def folders(draw: st.DrawFn) -> dict[str, str | bytes]:
-    """One to three files of few rows, whose columns hold what hospitals write."""
+    """One to three files of few rows, with a label, an age, and columns that hold what hospitals write."""
     files: dict[str, str | bytes] = {}
-    header = draw(st.booleans())
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=2, max_size=4, unique=True))
-    pools = [draw(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=5)) for _ in names]
+    header, texts = draw(st.booleans()), TEXTS + draw(st.sampled_from([POINTS, COMMAS]))
+    more = draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True))
+    pools = {name: draw(st.lists(st.sampled_from(texts), min_size=1, max_size=5)) for name in more}
+    pools |= {"age": ["40", "55", "61", *draw(st.lists(st.sampled_from(texts), max_size=1))]}
+    pools |= {"died": ["0", "1", *draw(st.lists(st.sampled_from(texts), max_size=1))]}
     for file in draw(st.sampled_from([["a.csv"], ["a.csv", "b.tsv"], ["a.csv", "b.csv", "c.csv"]])):
-        order = draw(st.permutations(range(len(names)))) if header else range(len(names))
-        rows = [[draw(st.sampled_from(pools[place])) for place in order] for _ in range(draw(st.integers(1, 14)))]
+        names = draw(st.permutations(list(pools))) if header else list(pools)
+        rows = [[draw(st.sampled_from(pools[name])) for name in names] for _ in range(draw(st.integers(2, 14)))]
         text = io.StringIO(newline="")
         out = csv.writer(text, delimiter="\t" if file.endswith("tsv") else draw(st.sampled_from(",;|")))
-        out.writerows([[names[place] for place in order], *rows] if header else rows)
+        out.writerows([names, *rows] if header else rows)
         files[file] = text.getvalue()
     return files
 
