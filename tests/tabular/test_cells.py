@@ -81,6 +81,13 @@ def test_what_is_read_is_a_number_or_not_known_and_everything_else_is_refused(
         )
 
 
+@pytest.mark.parametrize("cell", ["1_0", "\u0661", "inf", "nan", "1e400", "x"])
+def test_what_float_reads_and_we_do_not_is_left_to_reading_one_by_one(cell: str) -> None:
+    assert NUMBERS._at_once(["1", cell]) is None
+    assert GERMAN._at_once(["1", cell]) is None
+    assert GERMAN._at_once(["1", "1.5"]) is None
+
+
 def test_missing_texts_are_not_known_also_as_the_same_number() -> None:
     found = NUMBERS.of(["1", "", "?", None, "-9", "-9.0", " ? ", "-90"], range(8))
     np.testing.assert_array_equal(found, [1.0, *[math.nan] * 6, -90.0])

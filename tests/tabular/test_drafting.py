@@ -107,6 +107,9 @@ AWKWARD: dict[str, dict[str, str | bytes]] = {
         "north.csv": table(*SIMPLE, header=False), "south.csv": table(*SIMPLE, header=False, delimiter=";"),
     },
     "survival": {"north.csv": table(AGE, ("followup_days", range(900)), ("status", [1, 1, 2]), rows=900)},
+    "times and events never known together": {
+        "north.csv": table(AGE, ("time", [1, ""]), ("died", ["", 0])), "south.csv": table(AGE, ("time", [1, 2]), DIED),
+    },
     "names in capitals": {
         "north.csv": table(AGE, SEX, ("DIED", [0, 1])), "south.csv": table(("Age", range(50)), SEX, ("DIED", [0, 1])),
     },
@@ -331,6 +334,12 @@ def test_two_outcomes_leave_the_choice_and_a_target_among_them_decides(tmp_path:
     sentences = draft(tmp_path)[1]
     assert any(one.startswith("The label is label") for one in sentences)
     assert "Named as outcomes too: died; ignore those that are known only after the label." in sentences
+
+
+def test_what_one_site_never_knows_is_no_label(tmp_path: Path) -> None:
+    written(tmp_path, table(AGE, ("died", [0, 1, -9])), "north.csv")
+    written(tmp_path, table(AGE, ("died", [-9])), "south.csv")
+    assert any(one.startswith("No label was found") for one in draft(tmp_path)[1])
 
 
 def test_no_column_that_could_be_a_label_is_told(tmp_path: Path) -> None:
