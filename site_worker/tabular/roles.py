@@ -111,7 +111,7 @@ def label_of(columns: Sequence[Seen], *, named: bool) -> tuple[Label | None, str
 def _reason_to_ignore(seen: Seen, profile: Profile, values: Mapping[str, int]) -> str:
     words = _words(seen.name)
     different = not profile.repeats and profile.numbers + profile.others >= ROWS_TO_IDENTIFY
-    counting = profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == profile.numbers
+    counting = all(_counts_rows(one) for one in seen.sites.values())
     number = profile.numbers and not profile.others
     rules = {
         f"holds {seen.unreadable}": seen.unreadable,
@@ -126,11 +126,15 @@ def _reason_to_ignore(seen: Seen, profile: Profile, values: Mapping[str, int]) -
     return next((reason for reason, holds in rules.items() if holds), "")
 
 
+def _counts_rows(profile: Profile) -> bool:
+    return profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == profile.numbers
+
+
 def _mixed(profile: Profile) -> str:
-    path, row = profile.odd or ("", 0)
+    path, row = profile.odd or (None, 0)
     return (
         f"numbers, but for {profile.others} of {profile.numbers + profile.others} cells, the first in row {row} of "
-        f'{path}: correct them, or list their texts in missing, and set role = "number"'
+        f'{path.name if path else ""}: correct them, or list their texts in missing, and set role = "number"'
     )
 
 
