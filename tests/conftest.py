@@ -5,11 +5,15 @@ import re
 import secrets
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from broker.accounts import Management
 from broker.install import find_rabbitmq
 from broker.node import Node
+
+hypothesis.settings.register_profile("fedqueue", deadline=None)  # the machines are shared: nothing is asserted on time
+hypothesis.settings.load_profile("fedqueue")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "deploy": {"deploy", "broker", "aggregator", "site_worker"},
     "tests": {"tests", "deploy", "broker", "aggregator", "site_worker"},
 }
-HOMES = {"pika": "broker", "msgpack": "broker", "tenacity": "broker", "torch": "site_worker"}
+HOMES = {"pika": "broker", "msgpack": "broker", "tenacity": "broker", "torch": "site_worker", "pyarrow": "site_worker"}
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NEVER_CALLED = {"eval", "exec", "__import__"}
 NEVER_LOADED = {"torch.load", "torch.jit.load", "torch.hub.load"}

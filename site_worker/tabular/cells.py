@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import UsageError
-from site_worker.tabular.chunk import Cells, Doubles, refusal
+from site_worker.tabular.chunk import Cells, Doubles, Texts, refusal
 from site_worker.tabular.declaration import FILE_NAME
 
 # Squares of more could overflow in the sums of a federation, and divided by a tiny spread they leave float32.
@@ -36,6 +36,12 @@ def number_of(text: str, decimal: str = ".") -> float | None:
     return float(plain) if NUMBER.fullmatch(plain) else None
 
 
+def declared_number(text: str | None, decimal: str) -> float | None:
+    """The number that a text of the declaration is, written with a point or as the files have it."""
+    value = number_of(text or "")
+    return number_of(text or "", decimal) if value is None else value
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A column of numbers; NaN where one of the texts `missing` stands, or the same number (-9.0 for -9)."""
@@ -50,14 +56,14 @@ class Numbers:
         values = cells if isinstance(cells, np.ndarray) else self._at_once(cells)
         if values is None:
             values = self._one_by_one(cells, rows)
-        codes = [value for text in self.missing if (value := number_of(text or "", self.decimal)) is not None]
+        codes = [value for text in self.missing if (value := declared_number(text, self.decimal)) is not None]
         values = np.where(np.isin(values, codes), math.nan, values) if codes else values
         beyond = np.flatnonzero(np.abs(values) > LARGEST)
         if len(beyond):
             raise self._refusal(rows[int(beyond[0])], f"is beyond {LARGEST:g}, as no measurement is; {_OR_MISSING}")
         return values
 
-    def _at_once(self, cells: Sequence[str | None]) -> Doubles | None:
+    def _at_once(self, cells: Texts) -> Doubles | None:
         """None where `float` was not able to, or may have read what is no number to us, such as 1_000 or inf."""
         given = [cell for cell in cells if cell not in self.missing]
         joined = "".join(given)  # type: ignore[arg-type]  # None is always missing
@@ -103,12 +109,13 @@ class Codes:
 
     def of(self, cells: Cells, rows: Sequence[int]) -> Places:
         """Places of `cells`, shape (rows,), int16; UsageError for the first that has none."""
-        texts: Sequence[str | None] = cells  # type: ignore[assignment]  # numbers are not asked for: see Source
+        texts = cast("Texts", cells)  # numbers are not asked for: see Source
         try:
             return np.array([self.places[text] for text in texts], dtype=np.int16)
         except KeyError:
             pass
-        numbers = {value: place for text, place in self.places.items() if (value := self._number(text)) is not None}
+        values = {text: declared_number(text, self.decimal) for text in self.places}
+        numbers = {value: self.places[text] for text, value in values.items() if value is not None}
         found = [self._place(text, numbers) for text in texts]
         if None in found:
             raise refusal(self.path, rows[found.index(None)], f"column {self.column!r} {self.expected}")
@@ -118,11 +125,8 @@ class Codes:
         plain = text and text.strip()
         if plain in self.places:
             return self.places[plain]
-        value = self._number(plain)
+        value = number_of(plain or "", self.decimal)
         return self.other if value is None else numbers.get(value, self.other)
-
-    def _number(self, text: str | None) -> float | None:
-        return None if text is None else number_of(text, self.decimal)
 
 
 _OR_MISSING: Final = f"correct it, or list its text in missing in {FILE_NAME} if it means not known."
@@ -134,7 +138,7 @@ def _no_number(cell: str) -> str:
         return f"is not a finite number; {_OR_MISSING}"
     if NUMBER.fullmatch(re.sub(r"[,.' _\u00a0\u202f]", "", cell.strip())):
         return (
-            "is not a plain number; write it without thousands separators and with a decimal point, or with a decimal "
-            f'comma and decimal = "," under [files] in {FILE_NAME}.'
+            "is not a plain number; write it without thousands separators and with the decimal sign that files.decimal "
+            f"in {FILE_NAME} names for all hospitals."
         )
     return f"is not a number; {_OR_MISSING}"

@@ -13,8 +13,8 @@ from broker.errors import UsageError
 CHUNK_ROWS: Final = 8192
 
 Doubles = NDArray[np.float64]
-# Texts as written, None where a Parquet file says null; or numbers, NaN where it says null.
-Cells = Sequence[str | None] | Doubles
+Texts = Sequence[str | None]  # as written; None where a Parquet file says null
+Cells = Texts | Doubles  # or numbers; NaN where it says null
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,8 @@ class Source:
 def refusal(path: Path, row: int, what: str) -> UsageError:
     """The error of one row. It names places and expectations, never what a cell holds: it ends up in logs."""
     return UsageError(f"{path}: row {row}, {what}")
+
+
+def no_rows(path: Path) -> UsageError:
+    """The error of a file that ends after its columns."""
+    return UsageError(f"{path} has columns but no rows; put the hospital's rows into it or take it out of the folder.")

@@ -25,18 +25,10 @@ def open_delimited(path: Path, files: Files, required: tuple[str, ...]) -> Sourc
     """The file's columns, and its rows to come; UsageError unless they are the `required` ones and perhaps more."""
     delimiter = delimiter_of(path, files, required)
     first = first_row(path, delimiter)
-    names = tuple(first) if files.header else files.names
     if not files.header:
         _require_data(path, files, first, required, delimiter)
-    if (twice := repeated(name for name in names if name)) is not None:
-        places = [str(place) for place, name in enumerate(names, 1) if name == twice]
-        raise UsageError(
-            f"{path}: columns {' and '.join(places)} have the same name in row 1; rename one, or set header = false in "
-            f"{FILE_NAME} if the first row is not a header."
-        )
-    for name in required:
-        if name not in names:
-            raise UsageError(_lacking(path, name, len(first), delimiter))
+    names = tuple(first) if files.header else files.names
+    _require_names(path, names, required, delimiter)
 
     def chunks(wanted: Mapping[str, bool]) -> Iterator[Chunk]:
         places = {name: names.index(name) for name in wanted}
@@ -57,6 +49,23 @@ def _require_data(path: Path, files: Files, first: list[str], required: tuple[st
             f"{path}: row 1 has {len(first)} cells when split at {_said(delimiter)}, files.names in {FILE_NAME} has "
             f"{len(files.names)}; give every column its name, or correct files.delimiter."
         )
+
+
+def _require_names(path: Path, names: tuple[str, ...], required: tuple[str, ...], delimiter: str) -> None:
+    """UsageError without a cell of row 1: in a file without a header they are somebody's data."""
+    if (twice := repeated(name for name in names if name)) is not None:
+        places = [str(place) for place, name in enumerate(names, 1) if name == twice]
+        raise UsageError(
+            f"{path}: columns {' and '.join(places)} have the same name in row 1; rename one, or set header = false in "
+            f"{FILE_NAME} if the first row is not a header."
+        )
+    for name in required:
+        if name not in names:
+            raise UsageError(
+                f"{path} has no column {name!r} among the {len(names)} of row 1 (split at {_said(delimiter)}); add it, "
+                f"or correct {FILE_NAME}: files.delimiter, header = false if row 1 is data, optional = true if a site "
+                "may lack it."
+            )
 
 
 def delimiter_of(path: Path, files: Files, required: tuple[str, ...]) -> str:
@@ -146,14 +155,6 @@ def _broken(error: csv.Error) -> str:
     return (
         "has a quoted cell that does not end, or goes on behind its closing quote; double quotes inside a cell, or "
         f"correct files.delimiter in {FILE_NAME}."
-    )
-
-
-def _lacking(path: Path, name: str, width: int, delimiter: str) -> str:
-    """Without the cells of row 1: in a file without a header they are somebody's data."""
-    return (
-        f"{path} has no column {name!r} among the {width} of row 1 (split at {_said(delimiter)}); add it, or correct "
-        f"{FILE_NAME}: files.delimiter, header = false if row 1 is data, optional = true if sites may lack it."
     )
 
 

@@ -23,7 +23,7 @@ def sentences(found: Findings) -> Iterator[str]:
 
 def _about_files(found: Findings) -> Iterator[str]:
     rows = {site: max((one.rows for one in file.columns.values()), default=0) for site, file in found.files.items()}
-    yield f"{len(rows)} sites: {', '.join(f'{site} ({count} rows)' for site, count in rows.items())}."
+    yield f"Sites: {', '.join(f'{site} ({count} rows)' for site, count in rows.items())}."
     if not next(iter(found.files.values())).header:
         yield "The files have no header, so the columns are named by their place; write better names into files.names."
     if found.delimiter == "auto":
@@ -68,7 +68,7 @@ def _about_column(seen: Seen, found: Findings) -> Iterator[str]:
         missing = list(map(text_of, column.missing))
         rows, by_site = values_of(seen.profile, missing), [values_of(one, missing) for one in seen.sites.values()]
         told = [
-            f"{text} ({rows[text]} rows, {sum(text in one for one in by_site)} sites)"
+            f"{text} ({rows[text]} rows at {sum(text in one for one in by_site)} of {len(found.files)} sites)"
             for text in map(text_of, column.categories)
         ]
         yield f"{seen.name} has the categories {', '.join(told)}."

@@ -14,7 +14,8 @@ from typing import Final, cast
 
 from broker.errors import UsageError
 from site_worker.tabular.cells import number_of
-from site_worker.tabular.delimited import open_delimited, records
+from site_worker.tabular.chunk import Source, Texts, no_rows
+from site_worker.tabular.delimited import first_row, open_delimited, records
 from site_worker.tabular.parquet import READABLE, kinds_of, open_parquet
 from site_worker.tabular.schema import DELIMITERS, MISSING, Delimiter, Files, repeated
 
@@ -55,7 +56,7 @@ class Profile:
     high: float = -math.inf
     _different: set[str] = field(default_factory=set)
 
-    def add(self, path: Path, cells: Sequence[str | None], rows: Sequence[int]) -> None:
+    def add(self, path: Path, cells: Texts, rows: Sequence[int]) -> None:
         """Look at more cells of `path`."""
         self.rows += len(cells)
         for text, count in Counter("" if cell is None else cell.strip() for cell in cells).items():
@@ -130,43 +131,47 @@ class FileProfile:
 
 def profile_of(path: Path) -> FileProfile:
     """Look at the whole of `path`; UsageError where a row of it cannot be read whatever is declared."""
-    delimiter: Delimiter | None
     if path.suffix.lower() == ".parquet":
-        kinds = kinds_of(path)
-        unreadable = {name: kind for name, kind in kinds.items() if kind not in READABLE}
-        source, delimiter, header = open_parquet(path, ()), None, True
-    else:
-        delimiter = guessed_delimiter(path)
-        first = _first_rows(path, delimiter)
-        header, unreadable = looks_like_header(first), {}
-        names = () if header else numbered(len(first[0]))
-        source = open_delimited(path, Files(header=header, names=names, delimiter=delimiter), ())
+        unreadable = {name: kind for name, kind in kinds_of(path).items() if kind not in READABLE}
+        return _profiled(open_parquet(path, ()), None, header=True, unreadable=unreadable)
+    delimiter = guessed_delimiter(path)
+    first = _first_rows(path, delimiter)
+    header = looks_like_header(first)
+    files = Files(header=header, names=() if header else numbered(len(first[0])), delimiter=delimiter)
+    return _profiled(open_delimited(path, files, ()), delimiter, header=header, unreadable={})
+
+
+def _profiled(
+    source: Source, delimiter: Delimiter | None, *, header: bool, unreadable: Mapping[str, str]
+) -> FileProfile:
     wanted = [name for name in source.names if name and name not in unreadable]
-    columns = {name: Profile(comma=delimiter not in (None, ",")) for name in wanted}
-    rows = 0
+    columns, rows = {name: Profile(comma=delimiter not in (None, ",")) for name in wanted}, 0
     for chunk in source.chunks(dict.fromkeys(wanted, False)):
         rows += len(chunk.rows)
         for name, column in columns.items():
-            column.add(path, cast("Sequence[str | None]", chunk.columns[name]), chunk.rows)  # no numbers were wanted
+            column.add(source.path, cast("Texts", chunk.columns[name]), chunk.rows)  # no numbers were wanted
     if not rows:
-        raise UsageError(
-            f"{path} has columns but no rows; put the hospital's rows into it or take it out of the folder."
-        )
-    return FileProfile(path, delimiter, header, source.names, columns, unreadable)
+        raise no_rows(source.path)
+    return FileProfile(source.path, delimiter, header, source.names, columns, unreadable)
 
 
 def guessed_delimiter(path: Path) -> Delimiter:
-    """A tab for .tsv, else the first that splits all first rows into as many cells, more than one; else a comma."""
+    """A tab for .tsv, else the first that splits all first rows into as many cells, more than one.
+
+    Where none does, some row is broken: then the one that splits row 1 most often, so that the broken row is told.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
+    most: dict[Delimiter, int] = {}
     for delimiter in DELIMITERS:
         try:
-            widths = {len(cells) for cells in _first_rows(path, delimiter)}
+            widths = [len(cells) for cells in _first_rows(path, delimiter)]
         except UsageError:  # quotes that make no sense with this delimiter
             continue
-        if len(widths) == 1 and widths != {1}:
+        if len(set(widths)) == 1 and widths[0] > 1:
             return delimiter
-    return ","
+        most[delimiter] = widths[0]
+    return max(most, key=lambda one: (most[one], one == ","), default=",")
 
 
 def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
@@ -197,6 +202,4 @@ def any_number(text: str, *, comma: bool) -> float | None:
 
 def _first_rows(path: Path, delimiter: str) -> list[list[str]]:
     rows = [cells for _, (_, cells) in zip(range(ROWS_TO_GUESS), records(path, delimiter), strict=False)]
-    if not rows:
-        raise UsageError(f"{path} is empty; put the hospital's rows into it or take it out of the folder.")
-    return rows
+    return rows or [first_row(path, delimiter)]  # which says that the file is empty

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from site_worker.tabular.profile import SIGNS, Profile, any_number
-from site_worker.tabular.schema import Column, Label
+from site_worker.tabular.schema import Column, Label, text_of
 
 MOST_TEXTS: Final = 30  # a text column of more values is free text to us
 MOST_CODES: Final = 6  # whole numbers of so few values are codes ...
@@ -67,6 +67,12 @@ def values_of(profile: Profile, missing: Collection[str]) -> Counter[str]:
     return Counter({text: count for text, count in found if text not in missing})
 
 
+def known(profile: Profile, missing: Collection[str]) -> int:
+    """How many rows have a known value, however many values there are."""
+    spared = [(f"{code:g}", count) for code, count in profile.codes.items()] + list(profile.words.items())
+    return profile.numbers + profile.others + sum(count for text, count in spared if text not in missing)
+
+
 def role_of(seen: Seen) -> tuple[Column, str]:
     """The column as it would be declared, and why."""
     profile, optional = seen.profile, bool(seen.lacking)
@@ -75,8 +81,7 @@ def role_of(seen: Seen) -> tuple[Column, str]:
     if reason := _reason_to_ignore(seen, profile, values):
         return Column("ignore"), reason
     if profile.numbers and not profile.others and not _are_codes(profile, values):
-        often = profile.rows - profile.numbers - sum(profile.codes.values())
-        often += sum(profile.codes[code] for code in profile.codes if f"{code:g}" in missing)
+        often = profile.rows - known(profile, missing)
         indicator = often >= INDICATOR_FROM * profile.rows
         reason = "numbers only" + (f", missing in {often} of {profile.rows} rows" if often else "")
         return Column("number", optional=optional, indicator=indicator, missing=missing), reason
@@ -106,7 +111,7 @@ def label_of(columns: Sequence[Seen], *, named: bool) -> tuple[Label | None, str
 def _reason_to_ignore(seen: Seen, profile: Profile, values: Mapping[str, int]) -> str:
     words = _words(seen.name)
     different = not profile.repeats and profile.numbers + profile.others >= ROWS_TO_IDENTIFY
-    counting = profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == profile.numbers
+    counting = all(_counts_rows(one) for one in seen.sites.values())
     number = profile.numbers and not profile.others
     rules = {
         f"holds {seen.unreadable}": seen.unreadable,
@@ -121,11 +126,15 @@ def _reason_to_ignore(seen: Seen, profile: Profile, values: Mapping[str, int]) -
     return next((reason for reason, holds in rules.items() if holds), "")
 
 
+def _counts_rows(profile: Profile) -> bool:
+    return profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == profile.numbers
+
+
 def _mixed(profile: Profile) -> str:
-    path, row = profile.odd or ("", 0)
+    path, row = profile.odd or (None, 0)
     return (
         f"numbers, but for {profile.others} of {profile.numbers + profile.others} cells, the first in row {row} of "
-        f'{path}: correct them, or list their texts in missing, and set role = "number"'
+        f'{path.name if path else ""}: correct them, or list their texts in missing, and set role = "number"'
     )
 
 
@@ -145,8 +154,8 @@ def _label(seen: Seen) -> Label | None:
     """The column as a label, if every site has one in it and it has two values, or grades from 0."""
     profile = seen.profile
     missing = tuple(missing_codes(profile))
-    values, known = values_of(profile, missing), all(values_of(one, missing) for one in seen.sites.values())
-    if seen.lacking or seen.unreadable or profile.many or not known or _words(seen.name) & IDENTIFIERS:
+    values, everywhere = values_of(profile, missing), all(known(one, missing) for one in seen.sites.values())
+    if seen.lacking or seen.unreadable or profile.many or not everywhere or _words(seen.name) & IDENTIFIERS:
         return None
     lower = {text: text.lower() for text in values}
     positive = tuple(sorted(text for text in values if lower[text] in YES))
@@ -164,17 +173,24 @@ def _label(seen: Seen) -> Label | None:
 
 
 def _survival(columns: Sequence[Seen], possible: Mapping[str, Label]) -> Label | None:
-    events = [name for name, label in possible.items() if _words(name) & EVENTS and label.positive]
-    times = [seen for seen in columns if TIMES.fullmatch("".join(_words_in_order(seen.name)))]
-    times = [seen for seen in times if not seen.lacking and seen.profile.numbers and not seen.profile.others]
-    if len(events) != 1 or len(times) != 1 or times[0].profile.low < 0:
+    """A time and an event, if each is the only one and every site has rows that know both."""
+    events = [seen for seen in columns if seen.name in possible and _words(seen.name) & EVENTS]
+    times = [seen for seen in columns if TIMES.fullmatch("".join(_words_in_order(seen.name))) and not seen.lacking]
+    times = [seen for seen in times if seen.profile.numbers and not seen.profile.others and seen.profile.low >= 0]
+    if len(events) != 1 or len(times) != 1 or not possible[events[0].name].positive:
         return None
-    event, missing = possible[events[0]], missing_codes(times[0].profile)
-    both = tuple(dict.fromkeys([*event.missing, *missing]))
-    codes = {*event.positive, *event.negative}
-    if codes & set(both):
+    event = possible[events[0].name]
+    missing = tuple(dict.fromkeys([*map(text_of, event.missing), *missing_codes(times[0].profile)]))
+    both = [
+        known(events[0].sites[site], missing) + known(one, missing) - one.rows for site, one in times[0].sites.items()
+    ]
+    if min(both) <= 0 or {*event.positive, *event.negative} & set(
+        missing
+    ):  # more known cells than rows: one knows both
         return None
-    return Label(time=times[0].name, event=event.column, positive=event.positive, negative=event.negative, missing=both)
+    return Label(
+        time=times[0].name, event=event.column, positive=event.positive, negative=event.negative, missing=missing
+    )
 
 
 def _words(name: str) -> frozenset[str]:

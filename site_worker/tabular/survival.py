@@ -14,11 +14,9 @@ def partial_likelihood_loss(scores: Tensor, labels: Tensor) -> Tensor:
         log L  =  sum over events i of  s_i - log(sum exp(s_j) over t_j >= t_i  -  l / d * sum exp(s_j) over the d)
 
     A row whose observation ends at the time of an event is still at risk. Without an event the loss is 0, and so is its
-    gradient. Dividing by the rows, not by the events, lets a batch with few events weigh little.
+    gradient; without a row it is NaN. Divided by the rows and not by the events, a batch with few events weighs little.
     """
     risks, times, events = scores.flatten().double(), labels[:, 0], labels[:, 1] > 0.5
-    if not bool(events.any()):
-        return (risks * 0.0).sum()
     order = torch.argsort(times, stable=True)
     at_risk = torch.logcumsumexp(risks[order].flip(0), 0).flip(0)  # of a row and all behind it
     own, when = risks[events], times[events]

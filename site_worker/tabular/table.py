@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from broker.errors import UsageError
 from site_worker.tabular.cells import UNKNOWN, Codes, Numbers, Places
-from site_worker.tabular.chunk import Chunk, Doubles, Source, refusal
+from site_worker.tabular.chunk import Chunk, Doubles, Source, no_rows, refusal
 from site_worker.tabular.declaration import FILE_NAME, Declaration
 from site_worker.tabular.delimited import open_delimited
 from site_worker.tabular.parquet import open_parquet
@@ -150,9 +150,7 @@ def _texts(*values: Value) -> frozenset[str | None]:
 
 def _require(path: Path, rows: int, left: int, declaration: Declaration) -> None:
     if not rows:
-        raise UsageError(
-            f"{path} has columns but no rows; put the hospital's rows into it or take it out of the folder."
-        )
+        raise no_rows(path)
     if not left:
         columns = " and ".join(map(repr, declaration.label_columns))
         raise UsageError(

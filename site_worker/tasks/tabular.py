@@ -78,7 +78,7 @@ def _part(agreed: Declaration, data: str, seed: int) -> Part:
         raise UsageError(f"There is no file {path}; name the hospital's own CSV or Parquet file.")
     table = read_table(path, agreed)
     for note in table.notes:
-        log.info("rows of this site: %s", note)
+        log.warning("rows of this site: %s", note)
     chosen = held_out(table.labels[:, -1], agreed.files.held_out, seed)
     return Part(table, np.flatnonzero(~chosen), np.flatnonzero(chosen))
 

@@ -81,6 +81,13 @@ def test_what_is_read_is_a_number_or_not_known_and_everything_else_is_refused(
         )
 
 
+@pytest.mark.parametrize("cell", ["1_0", "\u0661", "inf", "nan", "1e400", "x"])
+def test_what_float_reads_and_we_do_not_is_left_to_reading_one_by_one(cell: str) -> None:
+    assert NUMBERS._at_once(["1", cell]) is None
+    assert GERMAN._at_once(["1", cell]) is None
+    assert GERMAN._at_once(["1", "1.5"]) is None
+
+
 def test_missing_texts_are_not_known_also_as_the_same_number() -> None:
     found = NUMBERS.of(["1", "", "?", None, "-9", "-9.0", " ? ", "-90"], range(8))
     np.testing.assert_array_equal(found, [1.0, *[math.nan] * 6, -90.0])
@@ -93,8 +100,11 @@ def test_missing_texts_are_not_known_also_as_the_same_number() -> None:
         ("12a", "is not a number; correct it, or list its text in missing in federation.toml"),
         ("inf", "is not a finite number; correct it, or list its text in missing"),
         ("NaN", "is not a finite number"),
-        ("1,234.5", "is not a plain number; write it without thousands separators and with a decimal point, or"),
-        ("1,5", 'decimal = "," under [files] in federation.toml'),
+        (
+            "1,234.5",
+            "is not a plain number; write it without thousands separators and with the decimal sign that",
+        ),
+        ("1,5", "is not a plain number"),
         ("1 234", "is not a plain number"),
         ("1_000", "is not a plain number"),
         ("1e400", "is beyond 1e+15, as no measurement is"),
@@ -126,6 +136,13 @@ def test_a_category_that_is_not_declared_is_refused_without_its_name(cell: str) 
     with pytest.raises(UsageError) as caught:
         SEX.of(["F", cell], [2, 3])
     assert str(caught.value) == "north.csv: row 3, column 'sex' is not declared."
+
+
+def test_a_number_of_the_declaration_may_be_written_with_a_point_where_the_files_have_commas() -> None:
+    coded = Numbers(PATH, "age", frozenset({"-9.5", "-1,5"}), decimal=",")
+    np.testing.assert_array_equal(coded.of(["-9,5", "-9,50", "-1,5", "2"], range(4)), [math.nan] * 3 + [2.0])
+    doses = Codes(PATH, "dose", {"2.5": 0, "1": 1}, None, "", decimal=",")
+    assert doses.of(["2,5", "1,0"], range(2)).tolist() == [0, 1]
 
 
 def test_or_has_the_place_of_all_others() -> None:

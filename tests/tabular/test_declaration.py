@@ -1,15 +1,19 @@
 """federation.toml: every mistake is one sentence with the file and the field, and the task's name is its meaning."""
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broker.errors import UsageError
-from site_worker.tabular.declaration import load_declaration, site_files
-from site_worker.tabular.schema import MISSING, Column, Files, Run
+from site_worker.tabular.declaration import Declaration, load_declaration, site_files
+from site_worker.tabular.profile import CODES, SIGNS, WORDS
+from site_worker.tabular.schema import MISSING, Column, Files, Label, Metrics, Model, Run
 from tests.tabular.bench import AGE, HEAD, LABEL, SEX, SIMPLE, SURVIVAL, declared, loaded, written
 
 MLP = SIMPLE.replace("logistic", "mlp")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
 
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
@@ -215,3 +219,20 @@ def test_the_texts_that_mean_missing_by_default_are_no_category(tmp_path: Path) 
             loaded(tmp_path, SIMPLE.replace('["F", "M"]', f'["F", "{text}"]'))
     declared(tmp_path, SIMPLE.replace('["F", "M"]', '["F", "missing"]'))
     assert load_declaration(tmp_path / "federation.toml").columns["sex"].categories == ("F", "missing")
+
+
+def test_the_declaration_of_the_documents_loads_and_names_every_field(tmp_path: Path) -> None:
+    text = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)[0]
+    found = loaded(tmp_path, text)
+    assert found.files == Files()
+    assert found.run == Run()
+    assert (found.label.positive, found.columns["lactate"].missing) == (("1", "yes"), ("-9", "unknown"))
+    structs = (Declaration, Files, Label, Column, Model, Metrics, Run)
+    fields = {field.name for struct in structs for field in msgspec.structs.fields(struct)}
+    assert {name for name in fields if not re.search(rf"\b{name}\b", DOCUMENT)} == set()
+
+
+def test_the_documents_name_every_text_that_a_draft_takes_for_missing() -> None:
+    texts = {*SIGNS, *WORDS}
+    assert {text for text in texts if f"`{text}`" not in DOCUMENT} == set()
+    assert all(f"{code:g}" in DOCUMENT for code in CODES)

@@ -101,6 +101,10 @@ def test_without_an_event_nothing_is_learned() -> None:
     assert gradient(scores, labels) == [0.0, 0.0]
 
 
+def test_without_a_row_there_is_no_loss() -> None:
+    assert math.isnan(partial_likelihood_loss(torch.empty(0, 1), torch.empty(0, 2)).item())
+
+
 def test_one_patient_who_died_teaches_nothing() -> None:
     scores, labels = tensors([1.0], [1.0], [2.0])
     assert partial_likelihood_loss(scores, labels).item() == 0.0

@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,8 @@ def test_two_sites_and_the_pooled_rows_reach_the_same(tmp_path: Path) -> None:
 def test_one_row_trains_and_holds_out_nothing(tmp_path: Path) -> None:
     x, _, x_test, y_test = tensors(task(tmp_path, "age,sex,died\n50,F,1\n").split(None))
     assert (x.tolist(), x_test.shape, y_test.shape) == ([[0.0, 1.0, 0.0]], (0, 3), (0, 1))
-    for metric in task(tmp_path, "age,sex,died\n50,F,1\n").metrics.values():
+    measures: Mapping[str, Any] = task(tmp_path, "age,sex,died\n50,F,1\n").metrics
+    for metric in measures.values():
         assert math.isnan(metric(x_test[:, :1].numpy(), y_test.numpy()))
 
 
@@ -249,14 +251,15 @@ def test_the_area_of_a_federation_is_that_of_its_pooled_rows(tmp_path: Path) -> 
     north, south = written(tmp_path, ward(80), "north.csv"), written(tmp_path, ward(48, 5), "south.csv")
     declaration = str(declared(tmp_path, SIMPLE))
     together = pooled(declaration, [str(north), str(south)])
-    weight, exact, counted = torch.tensor([[0.7], [0.1], [-0.1]]), [], []
+    weight = torch.tensor([[0.7], [0.1], [-0.1]])
+    exact, counted = [], []
     for made in (together, *(tabular(declaration, str(path)) for path in (north, south))):
         _, _, x, y = tensors(made.split(statistics(together)))
-        scores = (x @ weight).numpy()
-        exact.append(made.metrics["auc"](scores, y.numpy()))
-        counted.append(made.metrics["scores"](scores, y.numpy()))
-    assert abs(pooled_auc(counted[1:]) - exact[0]) <= pooled_auc_bound(counted[1:])  # type: ignore[arg-type]
-    assert pooled_auc(counted[1:]) == pooled_auc(counted[:1])  # type: ignore[arg-type]
+        scores, measures = (x @ weight).numpy(), dict[str, Any](made.metrics)
+        exact.append(measures["auc"](scores, y.numpy()))
+        counted.append(measures["scores"](scores, y.numpy()))
+    assert abs(pooled_auc(counted[1:]) - exact[0]) <= pooled_auc_bound(counted[1:])
+    assert pooled_auc(counted[1:]) == pooled_auc(counted[:1])
 
 
 def test_options_come_from_a_sites_settings(tmp_path: Path) -> None:
