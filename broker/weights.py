@@ -6,9 +6,7 @@ its values, so a file, a stream and a memory copy can be compared. Files are saf
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -20,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from broker.errors import StorageError, UsageError, WireError
-from broker.files import sync_folder
+from broker.files import written_whole
 
 Vector = NDArray[np.float32]
 DIGEST_BYTES = 32
@@ -100,17 +98,10 @@ def model_digest(layout_digest: bytes, vector: Vector) -> bytes:
 
 def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(layout.unflatten(vector), temporary, metadata=dict(metadata or {}))
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with written_whole(path) as temporary:
+            save_file(layout.unflatten(vector), temporary, metadata=dict(metadata or {}))
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise StorageError(f"The model could not be written to {path}: {error}.") from error
 
 
