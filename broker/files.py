@@ -1,8 +1,4 @@
-"""Files and folders that are written whole or not at all, whatever ends the program that writes them.
-
-A file comes under its name by a rename, after its bytes are on the disk. A command that makes several files removes
-what it has made when it fails, so that it can be repeated.
-"""
+"""A file that is there whole or not at all, whatever happens while it is written; and a folder likewise."""
 
 import os
 import shutil
@@ -13,10 +9,39 @@ from pathlib import Path
 from broker.errors import StorageError, UsageError
 
 
+@contextmanager
+def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends, what was written is synced and takes the place of `path`.
+
+    If the block raises, `path` stays as it was. The folder is made if need be. OSError if the disk will not have it;
+    FileExistsError if something is at `path` and must not be replaced.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
+            temporary.unlink()
+        _sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
-    """Put `data` at `path`; FileExistsError if something is there and must not be replaced, else StorageError."""
-    if not path.name or path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file.")
+    """Put `data` at `path`, in a folder that is there; UsageError or StorageError in one sentence if that fails.
+
+    FileExistsError if something is there and must not be replaced.
+    """
+    _require_name(path)
+    if not path.parent.is_dir():
+        raise StorageError(f"{path} could not be written: there is no folder {path.parent}.")
     try:
         with written_whole(path, replace=replace) as temporary:
             temporary.unlink(missing_ok=True)  # of a process with our number that was killed
@@ -30,42 +55,9 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = Tr
 
 def require_writable(path: Path) -> None:
     """UsageError if a file could not be written to `path`: to be asked before the work, not after it."""
-    if not path.name or path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file.")
+    _require_name(path)
     if not os.access(path.absolute().parent, os.W_OK):
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent} to write to.")
-
-
-@contextmanager
-def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write to; when the block ends, what was written is synced and takes the place of `path`.
-
-    If the block raises, `path` stays as it was. The folder is made if need be. OSError if the disk will not have it, or
-    if there is something that must not be replaced.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
-        sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -86,3 +78,16 @@ def whole_or_nothing(folder: Path) -> Iterator[None]:
             for one in made:
                 one.rmdir()
         raise
+
+
+def _require_name(path: Path) -> None:
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file.")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

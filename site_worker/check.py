@@ -28,8 +28,8 @@ from broker.topology import SiteNames
 from broker.weights import Layout
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.task import Task, load_task
-from site_worker.training import initial_weights
-from site_worker.trial import BATCH, Trial, own_statistics, try_round
+from site_worker.model import initial_weights
+from site_worker.trial import BATCH, Trial, rounds_of, try_round
 from site_worker.worker import described
 
 CLOCK_OFF_S: Final = 300.0
@@ -102,7 +102,7 @@ class SiteCheck:
 
     def _load_task(self) -> Found:
         settings = _needed(self._settings)
-        task = described(lambda: load_task(settings.task, settings.options))
+        task = described(lambda: load_task(settings.task, settings.options, base=self._folder.path))
         if self._joined is not None and task.name != self._joined.task:
             raise UsageError(
                 f"{self._folder.settings_file} makes task {task.name!r}, the federation runs {self._joined.task!r}."
@@ -111,20 +111,22 @@ class SiteCheck:
         return f"{settings.task} makes task {task.name!r}", {}
 
     def _count_rows(self) -> Found:
-        task = _needed(self._task)
-        split = described(lambda: task.split(own_statistics(task)))
-        rows, held_out = len(split.train), len(split.test)  # type: ignore[arg-type]
-        said = f"{rows} rows to train on, {held_out} held out"
-        if not rows or not held_out:
-            raise UsageError(f"There are {said}: check the path and the filters in this site's configuration.")
-        return said, {"rows": rows, "held_out": held_out}
+        greeting = described(lambda: rounds_of(_needed(self._settings), _needed(self._task)).greeting())
+        features = len(greeting.statistics[0]) if greeting.statistics else 0
+        told = f", statistics of {features} features" if features else ""
+        return f"{greeting.examples} rows to train on{told}", {"rows": greeting.examples}
 
     def _train(self) -> Found:
         self._trial = trial = try_round(_needed(self._settings), _needed(self._task))
         metrics = ", ".join(f"{name} {value:.3g}" for name, value in trial.metrics.items())
         speed = f"a step takes {1000 * trial.step_s:.3g} ms, {60 / max(trial.step_s, 1e-9):.0f} steps a minute"
-        figures = {"step_s": trial.step_s, **{f"metric {name}": value for name, value in trial.metrics.items()}}
-        return f"the loss stays finite, {speed} (batches of {BATCH}); a new model has {metrics}", figures
+        figures = {
+            "step_s": trial.step_s,
+            "held_out": trial.held_out,
+            **{f"metric {name}": value for name, value in trial.metrics.items()},
+        }
+        said = f"a new model has {metrics} on {trial.held_out} held-out rows"
+        return f"the loss stays finite, {speed} (batches of {BATCH}); {said}", figures
 
     def _compare_layout(self) -> Found:
         task = _needed(self._task)

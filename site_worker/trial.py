@@ -13,11 +13,10 @@ from torch import Tensor
 from broker.codecs import decoded
 from broker.errors import FedqueueError, UsageError
 from broker.messages import Announcement
-from broker.statistics import FeatureStatistics
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Settings
 from site_worker.tasks.task import Task
-from site_worker.training import initial_weights
+from site_worker.model import initial_weights
 
 STEPS: Final = 6
 BATCH: Final = 32
@@ -34,12 +33,13 @@ class Trial:
 
     delta: Vector
     metrics: dict[str, float]
+    held_out: int
     step_s: float
 
 
-def own_statistics(task: Task) -> FeatureStatistics | None:
-    """The statistics of this site alone, where a federation would send everybody's."""
-    return task.statistics() if task.statistics else None
+def rounds_of(settings: Settings, task: Task) -> LocalRounds:
+    """The rounds that the worker would do, without its pauses and losing nothing of what they learn."""
+    return LocalRounds(msgspec.structs.replace(settings, codec="float32", step_delay_s=0.0), task, folder=None)
 
 
 def try_round(settings: Settings, task: Task) -> Trial:
@@ -50,9 +50,8 @@ def try_round(settings: Settings, task: Task) -> Trial:
         times.append(time.monotonic())
         return task.loss(scores, labels)
 
-    plain = msgspec.structs.replace(settings, codec="float32", step_delay_s=0.0)
     try:
-        rounds = LocalRounds(plain, replace(task, loss=timed_loss), folder=None)
+        rounds = rounds_of(settings, replace(task, loss=timed_loss))
         model = rounds.layout.flatten(initial_weights(task))
         steps = min(STEPS, settings.bounds.max_steps)
         made = rounds.run(_announcement(task, settings, steps), model, np.zeros_like(model), threading.Event()).made
@@ -61,12 +60,12 @@ def try_round(settings: Settings, task: Task) -> Trial:
     except Exception as error:
         raise UsageError(f"The task raised {type(error).__name__}: {error}.") from error
     step_s = float(np.median(np.diff(times[-max(2, steps) :]))) + settings.step_delay_s
-    return Trial(decoded(made.codec, made.payload, len(model)), dict(made.metrics), step_s)
+    return Trial(decoded(made.codec, made.payload, len(model)), dict(made.metrics), made.held_out, step_s)
 
 
 def _announcement(task: Task, settings: Settings, steps: int) -> Announcement:
     """What an aggregator could announce; nothing of it but plan and statistics matters to a round."""
-    statistics, bounds = own_statistics(task), settings.bounds
+    statistics, bounds = task.statistics() if task.statistics else None, settings.bounds
     plan = {
         "steps": float(steps),
         "batch_size": float(min(BATCH, bounds.max_batch_size)),

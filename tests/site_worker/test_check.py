@@ -48,7 +48,7 @@ def broken() -> Task:
 
 def no_rows(_: FeatureStatistics | None) -> Split:
     empty = TensorDataset(torch.zeros(0, 4), torch.zeros(0, 1))
-    return replace(tiny().split(None), test=empty)
+    return replace(tiny().split(None), train=empty)
 
 
 def empty() -> Task:
@@ -124,8 +124,9 @@ def test_before_joining_all_that_can_be_checked_is_and_nothing_is_changed(tmp_pa
     assert contents(folder) == before
     assert list(found) == ALL
     assert all(check.passed for check in found.values())
-    assert found["data"].figures == {"rows": 48, "held_out": 16}
-    assert "48 rows to train on, 16 held out" in found["data"].detail
+    assert found["data"].detail == "48 rows to train on, statistics of 4 features"
+    assert found["data"].figures == {"rows": 48}
+    assert found["training"].figures["held_out"] == 16
     assert found["training"].figures["step_s"] > 0
     assert "auc" in found["training"].detail
     assert found["layout"].figures == {"parameters": 5}
@@ -148,13 +149,13 @@ def test_the_update_that_is_measured_is_a_real_one(tmp_path: Path) -> None:
     [
         ("missing", "task", "no 'missing' that can be called"),
         ("broken", "task", "FileNotFoundError"),
-        ("empty", "data", "48 rows to train on, 0 held out: check the path and the filters"),
+        ("empty", "data", "no training rows: check the path and the filters"),
         ("unreadable", "data", "KeyError: 'age'"),
         ("diverging", "training", "look for missing or extreme values"),
         ("mistaken", "training", "The task raised ZeroDivisionError: no rows of this ward"),
         ("bad_metric", "training", "The task raised ZeroDivisionError: no positives"),
         ("long_metric", "training", "names of 1 to 64 characters"),
-        ("nothing_to_share", "layout", "no tensor to share"),
+        ("nothing_to_share", "data", "no tensor to share"),
     ],
 )
 def test_what_is_wrong_with_the_task_is_said_by_the_check_it_breaks(
@@ -162,7 +163,7 @@ def test_what_is_wrong_with_the_task_is_said_by_the_check_it_breaks(
 ) -> None:
     found = failed(site(tmp_path, task))
     assert said in found[name]
-    assert next(iter(found)) == (name if task != "nothing_to_share" else "training")
+    assert next(iter(found)) == name
 
 
 def test_a_check_that_needs_a_failed_one_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:

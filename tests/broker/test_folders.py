@@ -1,4 +1,4 @@
-"""Files come whole or not at all, and a command that fails takes back what it has made."""
+"""A file is replaced whole or not at all, and a command that fails takes back what it has made."""
 
 import errno
 import os
