@@ -93,4 +93,6 @@ def test_every_setting_is_in_the_table_with_its_default(kind: type[msgspec.Struc
 def test_every_example_that_a_document_names_is_there() -> None:
     for document in ("README.md", "CONTRIBUTING.md", *sorted(map(str, ROOT.glob("docs/*.md")))):
         text = (ROOT / document).read_text()
-        assert [path for path in re.findall(r"(?<!tests/)site_worker/[\w/]+\.py", text) if not (ROOT / path).is_file()] == []
+        assert [
+            path for path in re.findall(r"(?<!tests/)site_worker/[\w/]+\.py", text) if not (ROOT / path).is_file()
+        ] == []
