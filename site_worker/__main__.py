@@ -36,7 +36,7 @@ for command in (pause, resume):
 @cli.command()
 @FOLDER
 @click.option("--site", required=True, help="Name of the hospital, such as 'NY'.")
-@click.option("--task", required=True, help="The task as module:function.")
+@click.option("--task", required=True, help="The task as file.py:function or module:function.")
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the task; repeat for more."
 )

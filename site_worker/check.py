@@ -26,9 +26,9 @@ from broker.probes import SiteProbe
 from broker.serving import address_at, read_url
 from broker.topology import SiteNames
 from broker.weights import Layout
+from site_worker.model import initial_weights
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.task import Task, load_task
-from site_worker.model import initial_weights
 from site_worker.trial import BATCH, Trial, rounds_of, try_round
 from site_worker.worker import described
 

@@ -32,11 +32,12 @@ class Place:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def moved(self, value: Any) -> Any:
-        """`value` with every tensor of its lists, tuples and dicts on this device."""
-        if isinstance(value, torch.Tensor):
-            return value.to(self.device, non_blocking=True)
+        """`value` with every tensor of its lists, tuples and dicts on this device; so with whatever has `to`."""
+        if hasattr(value, "to"):
+            return value.to(self.device)
         if isinstance(value, list | tuple):
-            return type(value)(self.moved(one) for one in value)
+            moved = [self.moved(one) for one in value]
+            return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
         if isinstance(value, dict):
             return {name: self.moved(one) for name, one in value.items()}
         return value

@@ -6,9 +6,9 @@ from broker.files import write_file
 from broker.identity import PrivateKey
 from broker.letters import Request
 from broker.weights import Layout, save_model
+from site_worker.model import initial_weights
 from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
-from site_worker.model import initial_weights
 from site_worker.worker import described
 
 

@@ -97,11 +97,10 @@ class Trainer:
         self._model.load(weights, own or {})
         self._model.network.eval()
         with torch.inference_mode(), drawing(self._seed, device=self._model.place.device), self._telling():
-            pairs = [self._model.pair(batch) for batch in self._test.ordered()]
-            if not pairs:
+            scored = [(self._model.scores(x), y) for x, y in map(self._model.pair, self._test.ordered())]
+            if not scored:
                 return {"rows": 0.0}
-            scores = torch.cat([self._model.scores(x) for x, _ in pairs])
-            labels = torch.cat([y for _, y in pairs])
+            scores, labels = (torch.cat(parts) for parts in zip(*scored, strict=True))
             numbers = {"rows": float(len(labels)), "loss": float(self._task.loss(scores, labels))}
             measured = dict(self._measured(scores.cpu().numpy(), labels.cpu().numpy()))
         every = numbers | measured | numbers

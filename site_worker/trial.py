@@ -13,10 +13,10 @@ from torch import Tensor
 from broker.codecs import decoded
 from broker.errors import FedqueueError, UsageError
 from broker.messages import Announcement
+from site_worker.model import initial_weights
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Settings
 from site_worker.tasks.task import Task
-from site_worker.model import initial_weights
 
 STEPS: Final = 6
 BATCH: Final = 32

@@ -32,21 +32,21 @@ def noisy() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
 
 
-def rows(count: int = 30) -> TensorDataset:
+def table(count: int = 30) -> TensorDataset:
     x = torch.linspace(-1, 1, 3 * count).reshape(count, 3).sin()
     return TensorDataset(x, (x.sum(dim=1, keepdim=True) * 2).cos())
 
 
 def task(**changes: Any) -> Task:
-    data = rows()
+    data = table()
     plain = Task("noisy", noisy, lambda _: Split(data, data), mse_loss, {"mae": _mae}, local=("1.*",))
     return replace(plain, **changes)
 
 
 def shuffled() -> Task:
     """The same rows from a loader that shuffles."""
-    loader: DataLoader[Any] = DataLoader(rows(), batch_size=4, shuffle=True, drop_last=True)
-    return task(split=lambda _: Split(loader, rows()))
+    loader: DataLoader[Any] = DataLoader(table(), batch_size=4, shuffle=True, drop_last=True)
+    return task(split=lambda _: Split(loader, table()))
 
 
 def _mae(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:

@@ -89,6 +89,24 @@ def test_the_order_follows_from_the_key_and_any_step_of_it_can_be_found_again(na
         assert taken(part, 12, 6, 7) != whole
 
 
+class Counted(Own):
+    """Notes which rows are read."""
+
+    def __init__(self) -> None:
+        self.read = list[int]()
+
+    def __getitem__(self, number: int) -> Any:
+        self.read.append(number)
+        return super().__getitem__(number)
+
+
+def test_to_find_a_step_again_no_former_pass_is_read_and_of_a_dataset_no_row() -> None:
+    table_of, loader_of = Counted(), Counted()
+    taken(part_of(table_of, "rows"), 1, 0, 0, began=16, done=17)
+    taken(part_of(DataLoader(loader_of, batch_size=4), "rows"), 1, 0, 0, began=16, done=17)
+    assert (len(table_of.read), loader_of.read) == (4, list(range(12)))
+
+
 def test_a_pass_gives_every_row_once_and_batches_of_one_size() -> None:
     found = taken(part_of(table(10), "rows"), 6, 0, 0)
     assert [first for first, _ in found] == [1, 1, 3, 3, 5, 5]

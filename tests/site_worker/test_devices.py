@@ -1,17 +1,23 @@
 """Where and how precisely a site computes; what needs CUDA is skipped where there is none."""
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
+from broker.commands import run_cli
 from broker.errors import UsageError
+from broker.identity import PrivateKey
+from broker.settings import write_secret
+from site_worker.__main__ import cli
 from site_worker.descent import State
 from site_worker.devices import Place, place_named
+from site_worker.joining import create
 from site_worker.model import initial_weights
 from site_worker.plan import Plan
 from site_worker.settings import Folder
@@ -56,6 +62,31 @@ def test_where_there_is_no_cuda_the_processor_is_chosen_and_cuda_refused_at_the_
     ]:
         with pytest.raises(UsageError, match=said):
             rounds(None, device=device, precision=precision)
+
+
+@pytest.mark.skipif(CUDA, reason="this machine has CUDA")
+def test_a_worker_without_its_device_ends_with_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = Folder(tmp_path / "ny")
+    create(folder, site="NY", task="site_worker.tasks.synthetic:tiny", options={})
+    text = folder.settings_file.read_text()
+    folder.settings_file.write_text(text.replace('device = "auto"', 'device = "cuda:1"'))
+    key = PrivateKey.generate().public.to_text()
+    folder.join_file.write_text(f'federation = "f"\nsite = "NY"\ntask = "tiny"\naggregator_key = "{key}"\n')
+    write_secret(folder.url_file, "amqp://nobody:nothing@127.0.0.1:1/")
+    assert run_cli(cli, ["run", str(folder.path)]) == UsageError.exit_code
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"error: Device 'cuda:1' is not there: torch finds 0 CUDA devices; .*\n", said)
+
+
+def test_what_is_no_tensor_is_moved_by_its_own_means() -> None:
+    class Pair(NamedTuple):
+        image: torch.Tensor
+        name: str
+
+    given = {"a": [torch.ones(1), 3], "b": Pair(torch.ones(2), "x"), "c": (torch.ones(1),)}
+    moved = Place(torch.device("meta")).moved(given)
+    assert (moved["a"][0].device.type, moved["a"][1], type(moved["c"])) == ("meta", 3, tuple)
+    assert (moved["b"].image.device.type, moved["b"].name) == ("meta", "x")
 
 
 def test_fp16_is_for_cuda_alone() -> None:

@@ -1,7 +1,10 @@
 """The optimizers written out here take the steps of torch's own."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from site_worker.plan import Plan
 from site_worker.tasks.task import Split, Task
 from site_worker.training import Trainer
 
+ROOT = Path(__file__).parents[2]
 STEPS = 25
 X = torch.tensor([[1.0, 0.5], [2.0, -1.0], [-1.0, 0.25], [0.5, 3.0]])
 Y = torch.tensor([[2.0], [3.0], [0.5], [0.0]])
@@ -104,3 +108,26 @@ def test_a_parameter_that_the_loss_does_not_reach_stays_where_it_is() -> None:
     assert parameters[0].item() == pytest.approx(0.45)  # 1 * (1 - 0.5 * 0.1), and a first step of the learning rate
     assert parameters[1].item() == 1.0
     assert np.all([slot[1].item() == 0.0 for slot in optimizer.slots.values()])
+
+
+ROUND = """
+import sys
+from pathlib import Path
+from tests.site_worker.practice import After, announcement, plan, rounds, shuffled, start
+from site_worker.training import Stopped
+model = start()
+asked = announcement(rounds(None), model, plan=plan(optimizer=2.0, schedule=1.0, clip_norm=1.0, patience=2.0))
+for stop in (After(4), After(99)):
+    try:
+        rounds(Path(sys.argv[1]), shuffled(), precision="bf16").run(asked, model, 0 * model, stop)
+    except Stopped:
+        pass
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+
+
+def test_no_round_imports_torchs_compiler_which_would_cost_every_worker_a_second(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", ROUND, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, default_collate
 
 from broker.messages import Announcement
 from site_worker.checkpoint import KeptRound
 from site_worker.outbox import Outbox
-from site_worker.tasks.task import Task
+from site_worker.tasks.task import Split, Task
 from site_worker.training import Stopped, TrainingError
 from tests.site_worker.practice import (
     STEPS,
@@ -23,6 +24,7 @@ from tests.site_worker.practice import (
     rounds,
     shuffled,
     start,
+    table,
     task,
     undisturbed,
 )
@@ -127,6 +129,23 @@ def test_a_round_in_mixed_precision_is_continued_too(tmp_path: Path, zeros: Vect
     expected = undisturbed(asked, model, precision="bf16")
     assert outcome(rounds(tmp_path, precision="bf16").run(asked, None, zeros, threading.Event())) == expected
     assert expected != undisturbed(asked, model)
+
+
+def test_a_round_of_many_passes_is_continued_in_the_pass_where_it_stopped(tmp_path: Path, zeros: Vector) -> None:
+    def counting() -> Task:
+        loader: DataLoader[Any] = DataLoader(table(8), batch_size=4, collate_fn=collate)
+        return task(split=lambda _: Split(loader, table(8)))
+
+    def collate(given: Any) -> Any:
+        read.append(1)
+        return default_collate(given)
+
+    read, model = list[int](), start()
+    asked = announcement(rounds(None), model)
+    interrupted(tmp_path, asked, model, 7, counting)  # three passes of two batches, and one batch of the fourth
+    read.clear()
+    rounds(tmp_path, counting()).run(asked, None, zeros, threading.Event())
+    assert len(read) == 1 + 2  # that batch once more, then the rest
 
 
 def test_where_nothing_is_kept_there_is_nothing_to_continue(tmp_path: Path, zeros: Vector) -> None:

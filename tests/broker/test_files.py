@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from stat import S_ISDIR
 
 import pytest
 
@@ -120,3 +121,22 @@ def test_nothing_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.txt"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_reading_the_former_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    with path.open() as reader:
+        with written_whole(path) as temporary:
+            temporary.write_text("second")
+        assert reader.read() == "first"
+
+
+def test_content_is_synced_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "a.txt", list[tuple[bool, bool]]()
+    monkeypatch.setattr("os.fsync", lambda one: seen.append((S_ISDIR(os.fstat(one).st_mode), path.exists())))
+    with written_whole(path) as temporary:
+        temporary.write_text("all")
+    assert seen == [(False, False), (True, True)]
