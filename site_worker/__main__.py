@@ -14,7 +14,7 @@ from broker.errors import UsageError
 from broker.files import whole_or_nothing
 from broker.options import AS_JSON, show_checks, tls_of, tls_options
 from broker.serving import log_to_stderr, until_signalled
-from site_worker.joining import create, parsed_option
+from site_worker.joining import create, found_from_anywhere, parsed_option
 from site_worker.joining import join as take_join_file
 from site_worker.pausing import pause, resume
 from site_worker.settings import Folder
@@ -53,7 +53,7 @@ def init(
     """
     place, given = Folder(folder), dict(parsed_option(one) for one in options)
     with whole_or_nothing(folder):
-        create(place, site=site, task=task, options=given, tls=tls_of(**tls_files))
+        create(place, site=site, task=found_from_anywhere(task), options=given, tls=tls_of(**tls_files))
         try:
             _request(place, no_model=no_model)
         except UsageError as error:

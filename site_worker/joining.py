@@ -100,6 +100,14 @@ def _require_same(joined: Joined, folder: Folder) -> None:
         )
 
 
+def found_from_anywhere(task: str) -> str:
+    """A file named from the current folder by its whole path: the worker may be started from another folder."""
+    file, separator, function = task.rpartition(":")
+    if not file.endswith(".py") or not Path(file).is_file():
+        return task
+    return f"{Path(file).absolute()}{separator}{function}"
+
+
 def parsed_option(text: str) -> tuple[str, str | float]:
     """NAME=VALUE, where a value that reads as a number is one."""
     name, separator, value = text.partition("=")

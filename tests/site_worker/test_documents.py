@@ -64,7 +64,9 @@ def test_the_commands_that_try_a_task_work_as_typed(ward: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     ran = subprocess.run(["bash", "-ec", typed], cwd=ward, env=environment, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "Wrote 13 parameters of task 'readmission' to initial.safetensors." in ran.stdout
+    assert "(13 parameters)" in ran.stdout
+    assert "ok      training:" in ran.stdout
+    assert "FAILED" not in ran.stdout
 
 
 def test_the_file_that_init_writes_is_valid_and_says_the_defaults(tmp_path: Path) -> None:

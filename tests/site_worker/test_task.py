@@ -13,7 +13,6 @@ from click.testing import CliRunner
 import site_worker
 from broker.errors import UsageError
 from site_worker.__main__ import cli
-from site_worker.joining import create
 from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
 from site_worker.training import Plan, Trainer, initial_weights
@@ -210,14 +209,18 @@ def test_a_task_is_loaded_from_an_installed_module(tmp_path: Path, monkeypatch: 
             load_task(spec, options)
 
 
-def test_a_site_writes_version_0_of_the_file_beside_its_settings(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "ny")
-    create(folder, site="NY", task="model.py:task", options={"rows": 4})
-    written(folder.path)
-    out = tmp_path / "initial.safetensors"
-    ran = CliRunner().invoke(cli, ["init-model", str(folder.path), "--out", str(out)], catch_exceptions=False)
-    assert ran.output == f"Wrote 2 parameters of task 'own' to {out}.\n"
-    assert out.is_file()
+def test_a_site_is_made_of_a_file_in_the_current_folder_and_finds_it_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ["init", "ny", "--site", "NY", "--task", "model.py:task", "--option", "rows=4"]
+    ran = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert "(2 parameters)" in ran.output
+    monkeypatch.chdir("/")
+    settings = Folder(tmp_path / "ny").settings()
+    assert settings.task == f"{tmp_path / 'model.py'}:task"
+    assert load_task(settings.task, settings.options).name == "own"
 
 
 def test_what_a_task_needs_is_there_by_name() -> None:
