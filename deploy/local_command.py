@@ -54,7 +54,7 @@ class Asked:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--init", "drafting", is_flag=True, help="Look at the files and draft federation.toml; run nothing.")
-@click.option("--example", type=click.Choice(list(EXAMPLES)), help="Write a worked example to FOLDER; run nothing.")
+@click.option("--example", type=click.Choice(EXAMPLES), help="Write a worked example to FOLDER; run nothing.")
 @click.option("--versions", type=click.IntRange(0), help="Versions to make, 0: no limit. Default: [run] versions.")
 @click.option("--minutes", type=click.FloatRange(0), help="Minutes to run, 0: no limit. Default: [run] minutes.")
 @click.option("--seed", type=click.IntRange(0), help="Draws held-out rows and batches. Default: [run] seed, or 0.")
@@ -87,8 +87,10 @@ def local(folder: Path, *, drafting: bool, example: str | None, **options: Any) 
     if drafting:
         return _draft(folder)
     if example is not None:
-        write_example(example, folder)
-        click.echo(f"Wrote {folder / example}.py and {folder / FILE_NAME}. Run it with: fedqueue local {folder}")
+        files = write_example(example, folder)
+        click.echo(f"Wrote {', '.join(map(str, files))}.")
+        next_step = "" if folder / FILE_NAME in files else " --init"
+        click.echo(f"Go on with: fedqueue local {folder}{next_step}")
         return 0
     asked = Asked(**options)
     jobs = _jobs(folder, asked)

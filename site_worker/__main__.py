@@ -14,7 +14,7 @@ from broker.errors import UsageError
 from broker.files import whole_or_nothing
 from broker.options import AS_JSON, show_checks, tls_of, tls_options
 from broker.serving import log_to_stderr, until_signalled
-from site_worker.joining import create, found_from_anywhere, parsed_option
+from site_worker.joining import create, found_from_anywhere, parsed_file, parsed_option
 from site_worker.joining import join as take_join_file
 from site_worker.pausing import pause, resume
 from site_worker.settings import Folder
@@ -43,15 +43,24 @@ for command in (pause, resume):
 @NO_MODEL
 @tls_options
 def init(
-    folder: Path, *, site: str, task: str, options: tuple[str, ...], no_model: bool, **tls_files: Path | None
+    folder: Path,
+    *,
+    site: str,
+    task: str,
+    options: tuple[str, ...],
+    files: tuple[str, ...],
+    no_model: bool,
+    **tls_files: Path | None,
 ) -> None:
     """Make FOLDER: settings, this site's own key, its request to the coordinator, and version 0 of the task's model.
 
     \b
-    Example:
+    Examples:
       fedqueue site init ny --site NY --task site_worker.tasks.clinics:clinic --option clinic=NY
+      fedqueue site init ny --site NY --task model.py:task --file path=ward.csv
     """
-    place, given = Folder(folder), dict(parsed_option(one) for one in options)
+    place = Folder(folder)
+    given = dict([*(parsed_option(one) for one in options), *(parsed_file(one) for one in files)])
     with whole_or_nothing(folder):
         create(place, site=site, task=found_from_anywhere(task), options=given, tls=tls_of(**tls_files))
         try:

