@@ -14,6 +14,7 @@ from aggregator.opening import Replayed, replay, restore
 from aggregator.service import serve
 from aggregator.settings import Folder
 from aggregator.status import Status, read_refused, read_status
+from aggregator.steering import pause, resume, stop_after
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
 from broker.identity import PublicKey
@@ -35,6 +36,10 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 @click.group()
 def cli() -> None:
     """The aggregator of a federation: admits updates, makes versions of the model, keeps the journal."""
+
+
+for command in (pause, resume, stop_after):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -120,6 +125,10 @@ def _status_text(found: Status) -> str:
         f"federation {found.federation}: version {found.version}, {counts}",
         f"service: {'running, ' + found.link if found.running else 'not running'}",
     ]
+    if found.paused:
+        head.append("paused: sites are asked for no training until 'fedqueue aggregator resume'")
+    if found.last_version:
+        head.append(f"training ends at version {found.last_version}")
     if not found.started:
         head.append("not started: version 0 goes out when enough sites have said hello ([start] in aggregator.toml)")
     rows = [f"{'site':<16}{'state':<10}{'from':>6}{'stale':>7}{'accepted':>10}{'refused':>9}  last hello"]

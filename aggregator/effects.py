@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from aggregator.control import Control
 from aggregator.journal import Accepted, Enrolled, VersionRow
 from aggregator.strategies import Vector
 from broker.messages import UpdatePart
@@ -83,6 +84,13 @@ class Registry:
     """Event: the enrolled sites, when they have changed."""
 
     sites: dict[str, Enrolled]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Event: the coordinator has decided something else than before."""
+
+    control: Control
 
 
 StoreEffect = Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from aggregator.admission import MAX_LEAP, check_fields, measured
 from aggregator.attendance import Attendance
-from aggregator.effects import KeepPart, Refuse, Registry, SetFact
+from aggregator.control import read_control
+from aggregator.effects import Decided, KeepPart, Refuse, Registry, SetFact
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import MODEL_CODEC, Publication
@@ -37,6 +38,7 @@ from broker.link import (
     Up,
 )
 from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
+from broker.plan import PAUSED
 from broker.topology import models_stream, refused_queue, stream_bytes
 
 TOLD_AT_ONCE: Final = 100
@@ -48,6 +50,7 @@ class AggregatorLoop:
 
     def __init__(self, settings: Settings, party: Party, fold: Fold, journal: Journal, *, rule: str) -> None:
         self._settings, self._party, self._journal = settings, party, journal
+        self._control = read_control(journal)
         self._attendance = Attendance(
             party.federation,
             journal.sites(),
@@ -79,10 +82,18 @@ class AggregatorLoop:
                 return [*self._left(token), *self._publication.confirmed(event)]
             case Consuming():
                 return self._publication.consuming(event)
-            case Registry(sites):
-                return self._attendance.enrolled(sites)
+            case Registry() | Decided():
+                return self._on_decision(event)
             case _:
                 return self._on_link(event, now)
+
+    def _on_decision(self, event: Registry | Decided) -> Effects:
+        match event:
+            case Registry(sites):
+                return self._attendance.enrolled(sites)
+            case Decided(control):
+                self._control = control
+                return self._publication.announce_again()
 
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
@@ -223,6 +234,7 @@ class AggregatorLoop:
 
     def _announcement(self, *, version: int, digest: bytes, offset: int, parts: int, model_bytes: int) -> Announcement:
         settings, fold = self._settings, self._rounds.fold
+        training, plan = self._asked(version)
         return Announcement(
             task=settings.task,
             version=version,
@@ -235,11 +247,17 @@ class AggregatorLoop:
             offset=offset,
             parts=parts,
             codec=settings.codec,
-            plan=settings.plan.to_wire(),
+            plan=plan,
             statistics=self._rounds.statistics or [],
-            training=not settings.versions or version < settings.versions,
+            training=training,
             issued_at=self._now,
         )
+
+    def _asked(self, version: int) -> tuple[bool, list[tuple[str, float]]]:
+        """Whether sites shall train from `version`, and by which plan; without one, whether to wait."""
+        if self._control.asks_for_training(version, versions=self._settings.versions):
+            return True, self._settings.plan.to_wire()
+        return False, [(PAUSED, 1.0)] if self._control.paused else []
 
     def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
         """What `status` shows: consuming, publishing and declaring can each be in trouble."""

@@ -84,6 +84,17 @@ class Publication:
         job.offset = delivery.offset
         return [Cancel(self._stream), *self._finish()]
 
+    def announce_again(self) -> Effects:
+        """What sites are asked to do has changed: tell all of them, unless a version on its way will."""
+        if self.announced is None or self._job is not None:
+            return []
+        told = self.announced
+        self.announced = self._announce(
+            version=told.version, digest=told.model_digest, offset=told.offset, parts=told.parts,
+            model_bytes=told.model_bytes,
+        )  # fmt: skip
+        return [self._publish(self.announced, EVERYONE, ROUND_FOR_ALL)]
+
     def announcement_for(self, site: str) -> Effects:
         """The newest announcement again, for one site."""
         if self.announced is None or site in self._in_flight:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from aggregator.control import read_control
 from aggregator.effects import (
     Accept,
     AddVersion,
+    Decided,
     KeepPart,
     NotePresence,
     NoteSite,
@@ -24,7 +26,7 @@ from aggregator.effects import (
     Snapshot,
     StoreEffect,
 )
-from aggregator.journal import Enrolled, Journal
+from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import prune_snapshots, restore, rule_text
 from aggregator.settings import Folder
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 16
 DISK_RETRY_S: Final = 2.0
-REGISTRY_S: Final = 2.0
+LOOK_S: Final = 1.0
 PRUNE_EVERY: Final = 10
 
 
@@ -165,9 +167,9 @@ def serve(
         try:
             layout, fold = restore(journal, folder, settings.aggregation)
             party = Party(settings.federation, AGGREGATOR, key)
-            known = journal.sites()  # read before the loop does, so that no enrolment falls between
+            known = _decisions(journal)  # read before the loop does, so that nothing falls between
             loop = AggregatorLoop(settings, party, fold, journal, rule=rule_text(settings.aggregation))
-            watch = threading.Thread(target=_watch_registry, args=(folder, known, inbox, stopping), daemon=True)
+            watch = threading.Thread(target=_watch, args=(folder, known, inbox, stopping), daemon=True)
             performer = Performer(journal, folder, layout, link, stopping)
             watch.start()
             link.open()
@@ -178,14 +180,19 @@ def serve(
             journal.close()
 
 
-def _watch_registry(folder: Folder, known: dict[str, Enrolled], inbox: Inbox, stopping: threading.Event) -> None:
-    """Tell the loop when somebody has enrolled or removed a site in the journal."""
+def _decisions(journal: Journal) -> tuple[Registry, Decided]:
+    """What people decide by commands while the service runs."""
+    return Registry(journal.sites()), Decided(read_control(journal))
+
+
+def _watch(folder: Folder, known: tuple[Registry, Decided], inbox: Inbox, stopping: threading.Event) -> None:
+    """Tell the loop when somebody has enrolled or removed a site, paused or resumed, in the journal."""
     journal = Journal(folder.journal_file)
     try:
-        while not stopping.wait(REGISTRY_S):
-            found = journal.sites()
-            if found != known:
-                known = found
-                inbox.put(Registry(found))
+        while not stopping.wait(LOOK_S):
+            found = _decisions(journal)
+            for event in (one for one, before in zip(found, known, strict=True) if one != before):
+                inbox.put(event)
+            known = found
     finally:
         journal.close()

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from aggregator.control import FACT, parsed_control
 from aggregator.settings import Folder
 from broker.database import open_readonly
 from broker.folderlock import running_process
@@ -29,13 +30,15 @@ class SiteStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The federation as of now. `link` is the service's own word on its connection."""
+    """The federation as of now. `link` is the service's own word on its connection; `last_version` 0 means no end."""
 
     federation: str
     running: bool
     link: str
     version: int
     started: bool
+    paused: bool
+    last_version: int
     buffered: int
     accepted: int
     refused: int
@@ -55,17 +58,21 @@ def read_status(folder: Folder) -> Status:
         through = _one(database, "SELECT max(through_ordinal) FROM versions")
         link = _one(database, "SELECT value FROM facts WHERE name = 'link'")
         running = running_process(folder.path) is not None
+        control = parsed_control(_one(database, "SELECT value FROM facts WHERE name = ?", FACT))
+        asked = control.asks_for_training(version, versions=settings.versions)
         return Status(
             federation=settings.federation,
             running=running,
             link=json.loads(link)[0] if running and link else "not running",
             version=version,
             started=_one(database, "SELECT count(*) FROM facts WHERE name = 'statistics'") > 0,
+            paused=control.paused,
+            last_version=control.last_version(settings.versions),
             buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
             accepted=_one(database, "SELECT count(*) FROM updates"),
             refused=_one(database, "SELECT count(*) FROM refused"),
             sites=tuple(
-                _site(database, row, version, finished=bool(settings.versions) and version >= settings.versions)
+                _site(database, row, version, asked=asked)
                 for row in database.execute("SELECT * FROM sites ORDER BY site")
             ),
         )
@@ -85,14 +92,14 @@ def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
     return [dict(row) for row in reversed(rows)]
 
 
-def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, finished: bool) -> SiteStatus:
+def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, asked: bool) -> SiteStatus:
     newest = database.execute(
         "SELECT base_version, staleness FROM updates WHERE site = ? ORDER BY ordinal DESC LIMIT 1", (row["site"],)
     ).fetchone()
     base = None if newest is None else newest["base_version"]
     return SiteStatus(
         site=row["site"],
-        state=_state(row, base, version, finished=finished),
+        state=_state(row, base, version, asked=asked),
         base=base,
         staleness=None if newest is None else newest["staleness"],
         accepted=_one(database, "SELECT count(*) FROM updates WHERE site = ?", row["site"]),
@@ -101,11 +108,11 @@ def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, finis
     )
 
 
-def _state(row: sqlite3.Row, base: int | None, version: int, *, finished: bool) -> SiteState:
+def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> SiteState:
     """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
     if not row["present"]:
         return "away"
-    if row["examples"] is None or finished or (base is not None and base >= version):
+    if row["examples"] is None or not asked or (base is not None and base >= version):
         return "idle"
     if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
         return "behind"

@@ -63,9 +63,13 @@ def until_signalled() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def log_to_stderr(*, verbose: bool) -> None:
-    """One line an event; the libraries' own chatter stays out, since the link says in one sentence what is wrong."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
+def log_to_stderr(*, verbose: bool, threads: bool = False) -> None:
+    """One line an event; the libraries' own chatter stays out, since the link says in one sentence what is wrong.
+
+    `threads` puts the thread before each event: where several sites share a process, it is named after the site.
+    """
+    layout = LOG_FORMAT.replace("%(message)s", "[%(threadName)s] %(message)s") if threads else LOG_FORMAT
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=layout)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 

@@ -11,8 +11,6 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,18 +19,18 @@ import click
 
 from aggregator.journal import Journal
 from aggregator.opening import replay, restore
-from aggregator.status import read_status
 from broker.commands import STOPPED
-from broker.errors import FedqueueError, StorageError, UsageError
+from broker.errors import StorageError, UsageError
 from broker.install import ensure_rabbitmq
 from broker.serving import until_signalled
 from broker.statistics import FeatureStatistics
-from deploy.gather import read_events, read_rows
+from deploy.gather import read_events
 from deploy.history import Absence, History, Ledger, SiteRow
 from deploy.ledger import read_books
 from deploy.live import LiveView
 from deploy.local import LocalFederation, SitePlan
 from deploy.report import write
+from deploy.watching import StoppedError, Watch
 
 TASK: Final = "site_worker.tasks.clinics:clinic"
 CLINICS: Final = ("NY", "MN", "KY", "MS")
@@ -130,7 +128,7 @@ def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report
                 _write_json(json_file, outcome)
             if keep:
                 _look_around(run)
-        except _StoppedError:
+        except StoppedError:
             click.echo("stopped", err=True)
             return STOPPED
         finally:
@@ -139,34 +137,28 @@ def demo(versions: int, seed: int, *, keep: bool, json_file: Path | None, report
     return 0
 
 
-class _StoppedError(FedqueueError):
-    """Ctrl-C or SIGTERM."""
-
-
 class _Run:
     """One demo from start to report."""
 
     def __init__(self, federation: LocalFederation, versions: int, seed: int, stopping: threading.Event) -> None:
         self.federation, self._versions, self._seed, self.stopping = federation, versions, seed, stopping
-        self._started = time.time()
         self._absences: list[Absence] = []
         self._killed_at: float | None = None
-        self._sites = [federation.site(name) for name in CLINICS]
+        self._watch = Watch(federation, CLINICS, stopping)
 
     def whole(self, report: Path) -> Outcome:
-        """Everything; raises _StoppedError as soon as somebody asks to stop."""
+        """Everything; raises StoppedError as soon as somebody asks to stop."""
         click.echo("Starting a private RabbitMQ, an aggregator and four clinics ...")
         self._prepare()
         with LiveView("four clinics, one model") as view:
-            self._show_until(view, self._finished)
-        with suppress(_TimeoutError):
-            self._wait_until(self._settled, SETTLE_S)
+            self._watch.show(view, target=self._versions, done=self._looked)
+        self._watch.settle(SETTLE_S)
         return self._conclude(report)
 
     def _prepare(self) -> None:
         federation = self.federation
         node = federation.start_broker()
-        self._go_on()
+        self._watch.go_on()
         click.echo(f"Broker console: {node.management_url}  login {node.user} / {node.password}")
         delay = ROUND_S / STEPS
         plans = [
@@ -181,65 +173,25 @@ class _Run:
         for name in CLINICS:
             federation.start_site(name)
 
-    def _go_on(self) -> None:
-        if self.stopping.is_set():
-            raise _StoppedError
-
-    def _show_until(self, view: LiveView, done: Callable[[int], bool]) -> None:
-        while True:
-            self._go_on()
-            self.federation.check()
-            version, rows = self._rows()
-            self._interfere(version)
-            node = self.federation.node
-            footer = f"console {node.management_url if node else ''}"
-            seconds = time.time() - self._started
-            view.update(
-                rows, version=min(version, self._versions), target=self._versions, seconds=seconds, footer=footer
-            )
-            if done(version):
-                return
-            self.stopping.wait(0.25)
-
-    def _rows(self) -> tuple[int, list[SiteRow]]:
-        return read_rows(self.federation.aggregator, self._sites)
-
-    def _interfere(self, version: int) -> None:
-        """Kill one clinic for the middle half."""
+    def _looked(self, version: int, _rows: list[SiteRow]) -> bool:
+        """Kill one clinic for the middle half; it is over when the last version is there and the clinic is back."""
         if self._killed_at is None and version >= self._versions // 4:
             self.federation.kill(KILLED)
             self._killed_at = time.time()
         elif self._killed_at is not None and not self._absences and version >= 3 * self._versions // 4:
             self.federation.start_site(KILLED)
             self._absences.append(Absence(KILLED, self._killed_at, time.time(), "killed"))
-
-    def _finished(self, version: int) -> bool:
         return version >= self._versions and bool(self._absences)
-
-    def _settled(self) -> bool:
-        """Every clinic is idle, nothing waits anywhere, and the last late update is in a version."""
-        _, rows = self._rows()
-        status = read_status(self.federation.aggregator)
-        idle = all(row.state == "idle" and not row.waiting and "finished" in row.note for row in rows)
-        return idle and not status.buffered
-
-    def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        deadline = time.time() + timeout_s
-        while not condition():
-            self._go_on()
-            if time.time() > deadline:
-                raise _TimeoutError
-            self.stopping.wait(0.2)
 
     def _conclude(self, report: Path) -> Outcome:
         outcome = self._outcome()
-        self._go_on()
+        self._watch.go_on()
         events = read_events(self.federation.aggregator)
         history = History(
             federation="clinics",
-            started=self._started,
+            started=self._watch.started,
             seconds=outcome.seconds,
-            sites=tuple(self._rows()[1]),
+            sites=tuple(self._watch.rows()[1]),
             merged=events.merged,
             published=events.published,
             evaluated=events.evaluated,
@@ -275,17 +227,13 @@ class _Run:
             ledger=ledger,
             replayed=replayed,
             mean_staleness=self._mean_staleness(),
-            seconds=time.time() - self._started,
+            seconds=self._watch.seconds,
         )
 
     def _mean_staleness(self) -> dict[str, float]:
         merged = read_events(self.federation.aggregator).merged
         of = {name: [one.staleness for one in merged if one.site == name] for name in CLINICS}
         return {name: round(statistics.fmean(values), 2) for name, values in of.items() if values}
-
-
-class _TimeoutError(FedqueueError):
-    """Something did not come about in time."""
 
 
 def _print(outcome: Outcome, report: Path) -> None:

@@ -9,7 +9,7 @@ from aggregator.settings import Folder as AggregatorFolder
 from aggregator.status import read_status
 from broker.database import open_readonly
 from broker.errors import UsageError
-from deploy.history import Evaluated, Merged, Published, Refusal, SiteRow
+from deploy.history import Evaluated, Merged, Published, Refusal, SiteRow, SiteState
 from site_worker.settings import Folder as SiteFolder
 from site_worker.status import Status as SiteStatus
 from site_worker.status import read_status as read_site
@@ -59,7 +59,7 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
         rows.append(
             SiteRow(
                 site=name,
-                state=seen.state if own is not None and own.running else "away",
+                state=_state(seen.state, own),
                 trains_from=own.version if own is not None and own.state == "training" else seen.base,
                 staleness=seen.staleness,
                 accepted=seen.accepted,
@@ -69,6 +69,13 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
             )
         )
     return status.version, rows
+
+
+def _state(seen: SiteState, own: SiteStatus | None) -> SiteState:
+    """The aggregator's word, but the site itself knows sooner that it is gone, and why."""
+    if own is not None and own.running:
+        return seen
+    return "failed" if own is not None and own.state == "failed" else "away"
 
 
 def _own_status(folder: SiteFolder) -> SiteStatus | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-SiteState = Literal["away", "idle", "training", "behind"]
+SiteState = Literal["failed", "away", "idle", "training", "behind"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ from deploy.history import SiteRow, SiteState, printable
 WIDTH: Final = 80
 LINE_EVERY_S: Final = 2.0
 AROUND: Final = 7  # lines of the view that are not sites
-STATES: Final[dict[SiteState, str]] = {"away": "red", "behind": "yellow", "training": "green", "idle": "blue"}
+STATES: Final[dict[SiteState, str]] = {
+    "failed": "bold red",
+    "away": "red",
+    "behind": "yellow",
+    "training": "green",
+    "idle": "blue",
+}
 TROUBLE_FIRST: Final = list(STATES)
 
 

@@ -11,10 +11,11 @@ import click
 
 from broker.commands import run_cli
 from broker.identity import PrivateKey
-from broker.serving import link_maker, log_to_stderr, until_signalled
+from broker.serving import log_to_stderr, until_signalled
 from broker.weights import Layout, save_model
 from site_worker.joining import create, parsed_option
 from site_worker.joining import join as take_join_file
+from site_worker.pausing import pause, resume
 from site_worker.settings import Folder
 from site_worker.status import Status, read_outbox, read_status
 
@@ -25,6 +26,10 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 @click.group()
 def cli() -> None:
     """The worker at a hospital: trains when it can, keeps what it computed until a receipt has settled it."""
+
+
+for command in (pause, resume):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -96,23 +101,23 @@ def join(folder: Path, join_file: Path) -> None:
 
 
 @cli.command()
-@FOLDER
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")
-def run(folder: Path, *, verbose: bool) -> None:
-    """Run the worker of FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
+def run(folders: tuple[Path, ...], *, verbose: bool) -> None:
+    """Run the worker of each FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
+
+    Several sites in one process train by turns; one that cannot go on ends alone.
 
     \b
-    Example:
+    Examples:
       fedqueue site run ny -v
+      fedqueue site run clinics/*
     """
-    from site_worker.worker import work  # noqa: PLC0415 - torch is imported by the commands that need it
+    from site_worker.together import work_together  # noqa: PLC0415 - torch is imported by the commands that need it
 
-    log_to_stderr(verbose=verbose)
-    place = Folder(folder)
-    settings = place.settings()
-    name = f"fedqueue {place.joined().federation} {settings.site}"
+    log_to_stderr(verbose=verbose, threads=len(folders) > 1)
     with until_signalled() as stopping:
-        work(place, link_maker(place.url_file, settings.tls, name=name), stopping)
+        work_together(folders, stopping)
 
 
 @cli.command()

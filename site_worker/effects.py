@@ -71,10 +71,18 @@ class SendPart:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Evaluate and train from this model, in another thread; `Trained` or `TrainingFailed` follows."""
+    """Evaluate and train from this model, in another thread; `Trained`, `TrainingFailed` or `Halted` follows.
+
+    Without a model the round of this announcement was halted before, and goes on where it stopped.
+    """
 
     announcement: Announcement
-    model: Vector = field(repr=False)
+    model: Vector | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Stop the training that is under way, keeping what it has done; `Halted` follows unless it ends just then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,20 @@ class TrainingFailed:
     """Event: training could not be done; `reason` is one sentence for this site's people."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Event: training has stopped before its end; `kept` is its announcement if the round can go on later."""
+
+    kept: Announcement | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Event: this hospital's people have paused the worker, or let it go on."""
+
+    paused: bool
 
 
 StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity

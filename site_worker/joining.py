@@ -28,6 +28,8 @@ precision = "float32"  # float32, bf16, or fp16 (on CUDA)
 checkpoint_s = 60.0    # how often a round is kept while it trains, so that it can be continued
 step_delay_s = {step_delay_s}     # a pause after every step, to spare a machine that others use
 probe_s = {probe_s}         # how long a published update may go unanswered before the worker asks
+windows = []           # when training may go on, such as ["22:00-06:00 Europe/Paris"]; []: at any time
+max_updates_per_day = 0    # 0: no limit
 
 [bounds]               # what an announcement may ask of this hospital
 max_steps = 100000

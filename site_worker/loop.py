@@ -3,6 +3,10 @@
 A round: an announcement is held unacknowledged, its model fetched, trained from, the update stored in the outbox, and
 only then the announcement acknowledged. A crash before that is a redelivery; a crash after it is an update in the
 outbox. A site trains at most once from a version; after an absence it finds only the newest.
+
+While the hospital does not let it train, the worker rests: it leaves its rounds queue, so that the console shows it as
+away and nobody waits for it, but still delivers what it has made. A round that is halted, by rest or by a restart, is
+kept and finished before a newer one is begun: what a slow machine has computed is not thrown away.
 """
 
 from typing import Any, Final
@@ -11,10 +15,23 @@ from broker.drive import Ack, Cancel, Consume, Tick
 from broker.errors import WireError
 from broker.link import Cancelled, Confirmed, Delivery, Down, Returned, Stuck, Up
 from broker.messages import EVERYONE, Announcement, Hello, Party, Peer
+from broker.plan import PAUSED
 from broker.topology import SiteNames, models_stream
+from site_worker.availability import Availability, Rest
 from site_worker.dispatch import Dispatch
 from site_worker.download import Download
-from site_worker.effects import NoteActivity, NoteSeen, Settle, Store, Train, Trained, TrainingFailed
+from site_worker.effects import (
+    Halt,
+    Halted,
+    NoteActivity,
+    NoteSeen,
+    Paused,
+    Settle,
+    Store,
+    Train,
+    Trained,
+    TrainingFailed,
+)
 from site_worker.outbox import Made, Outbox
 
 MODEL_PREFETCH: Final = 1  # a reader that is cancelled still reads what was prefetched, on a hospital's line
@@ -22,6 +39,8 @@ RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 600.0
 DOUBLINGS: Final = 6
 FIRST: Final = "waiting for the first announcement"
+FINISHED: Final = "the federation has finished"
+PAUSED_BY_COORDINATOR: Final = "the federation is paused"
 Effects = list[Any]
 
 
@@ -29,7 +48,15 @@ class SiteLoop:
     """See the module's docstring. The outbox is read at construction only; writing to it is an effect."""
 
     def __init__(
-        self, party: Party, aggregator: Peer, outbox: Outbox, greeting: Hello, *, probe_s: float = 30.0
+        self,
+        party: Party,
+        aggregator: Peer,
+        outbox: Outbox,
+        greeting: Hello,
+        *,
+        probe_s: float = 30.0,
+        availability: Availability | None = None,
+        unfinished: Announcement | None = None,
     ) -> None:
         self._party, self._aggregator, self._greeting = party, aggregator, greeting
         self._names = SiteNames(party.federation, party.name)
@@ -40,6 +67,11 @@ class SiteLoop:
         self._held: tuple[Delivery, Announcement] | None = None
         self._download: Download | None = None
         self._training: Announcement | None = None
+        newer = unfinished is not None and unfinished.version > self._trained
+        self._unfinished = unfinished if newer else None
+        self._availability = availability or Availability()
+        self._rest: Rest | None = None
+        self._rest_may_change_at: float | None = None
         self._retry_at: float | None = None
         self._failures = 0
         self._newest, self._refusals = 0, 0
@@ -53,7 +85,7 @@ class SiteLoop:
         """The next time at which something may be due."""
         times = [self._dispatch.deadline()]
         times += [self._retry_at, self._ask_at] if self._connected else []
-        times.append(self._download.stalled_at if self._download else None)
+        times += [self._download.stalled_at if self._download else None, self._rest_may_change_at]
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Any, now: float) -> Effects:
@@ -71,11 +103,10 @@ class SiteLoop:
                 return self._dispatch.confirmed(token)
             case Returned(token, reason):
                 self._dispatch.returned(token, reason, now)
-            case Trained(made, residual):
-                return self._on_trained(made, residual)
-            case TrainingFailed(reason):
-                self._training = None
-                self._fail(reason, now)
+            case Trained() | TrainingFailed() | Halted():
+                return self._on_training(event, now)
+            case Paused(paused):
+                self._availability.paused = paused
             case _:
                 return self._on_link(event, now)
         return []
@@ -100,7 +131,7 @@ class SiteLoop:
         return []
 
     def _on_tick(self, now: float) -> Effects:
-        effects = self._dispatch.tick(now)
+        effects = self._heed_rest(now) + self._dispatch.tick(now)
         if self._download is not None and now >= self._download.stalled_at:
             return effects + self._ask_again(now)
         if self._ask_at is not None and now >= self._ask_at and self._connected:
@@ -113,7 +144,35 @@ class SiteLoop:
         return effects
 
     def _listen(self) -> Effects:
-        return [Consume(self._names.rounds, 1), Consume(self._names.receipts, 1)]
+        rounds = [] if self._rest else [Consume(self._names.rounds, 1)]
+        return [*rounds, Consume(self._names.receipts, 1)]
+
+    # ---- resting
+
+    def _heed_rest(self, now: float) -> Effects:
+        """Begin to rest, or go on, when it is time."""
+        before, self._rest = self._rest, self._availability.rest(now)
+        self._rest_may_change_at = self._availability.changes_at(now)
+        effects: Effects = []
+        if self._rest and not before:
+            effects = self._leave_rounds()
+        elif before and not self._rest:
+            effects = self._listen() if self._connected else []
+        return effects + self._go_on()
+
+    def _leave_rounds(self) -> Effects:
+        """A held announcement goes back to its queue, where a newer one may take its place."""
+        effects: Effects = [Halt()] if self._training else []
+        effects += [Cancel(self._stream)] if self._download else []
+        self._held, self._download = None, None
+        return [*effects, Cancel(self._names.rounds)]
+
+    def _go_on(self) -> Effects:
+        """Finish a halted round, as soon as there may be training."""
+        if self._rest or self._unfinished is None or self._training is not None:
+            return []
+        self._training, self._unfinished, self._note = self._unfinished, None, ""
+        return [Train(self._training, None)]
 
     # ---- announcements
 
@@ -154,11 +213,12 @@ class SiteLoop:
 
     def _begin(self, now: float) -> Effects:
         """Start on the held announcement, unless a round is under way or there is nothing to train."""
-        if self._held is None or self._training is not None or self._download is not None or self._dispatch.outdated:
+        busy = self._training or self._unfinished or self._download or self._rest
+        if self._held is None or busy is not None or self._dispatch.outdated:
             return []
         delivery, announcement = self._held
         if not announcement.training or announcement.version <= self._trained:
-            self._held, self._note = None, "" if announcement.training else "the federation has finished"
+            self._held, self._note = None, _why_none(announcement)
             return [Ack(delivery)]
         try:
             self._download = Download(announcement, self._aggregator, now=now)
@@ -196,12 +256,25 @@ class SiteLoop:
 
     # ---- training
 
+    def _on_training(self, event: Trained | TrainingFailed | Halted, now: float) -> Effects:
+        match event:
+            case Trained(made, residual):
+                return self._on_trained(made, residual)
+            case TrainingFailed(reason):
+                self._training = None
+                self._fail(reason, now)
+                return []
+            case Halted(kept):
+                self._training, self._unfinished = None, kept
+                return self._begin(now)
+
     def _on_trained(self, made: Made, residual: Any) -> Effects:
         announcement, self._training = self._training, None
         assert announcement is not None
         self._trained, self._failures, self._note = announcement.version, 0, ""
         numbered = made.numbered(self._dispatch.next_sequence())
         self._newest = numbered.sequence
+        self._availability.note_update(made.made_at)
         effects: Effects = [Store(numbered, residual)]
         effects += self._dispatch.added(numbered.sequence, numbered.payload_bytes)
         return effects + self._begin(made.made_at)
@@ -239,14 +312,21 @@ class SiteLoop:
         return [NoteActivity(*current, now)]
 
     def _state(self) -> tuple[str, int | None, str]:
-        detail = self._note or self._dispatch.trouble or ""
+        detail = (self._rest.reason if self._rest else self._note) or self._dispatch.trouble or ""
         if self._training is not None:
             return "training", self._training.version, detail
         if self._download is not None:
             return "fetching", self._download.announcement.version, detail
         ready = self._connected and self._retry_at is None and not self._dispatch.outdated
-        state = "idle" if ready else "waiting"
+        state = "resting" if self._rest else "idle" if ready else "waiting"
         return state, self._trained if self._trained >= 0 else None, detail
+
+
+def _why_none(announcement: Announcement) -> str:
+    """Why there is no training from it: "" if there was already."""
+    if announcement.training:
+        return ""
+    return PAUSED_BY_COORDINATOR if dict(announcement.plan).get(PAUSED) else FINISHED
 
 
 def _backoff(times: int) -> float:

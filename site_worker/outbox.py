@@ -197,6 +197,11 @@ class Outbox:
         (last,) = self._database.execute("SELECT coalesce(max(sequence), 0) FROM updates").fetchone()
         return int(last)
 
+    def newest_times(self, most: int) -> list[float]:
+        """When the newest updates were made, at most so many, oldest first."""
+        rows = self._database.execute("SELECT made_at FROM updates ORDER BY sequence DESC LIMIT ?", (most,))
+        return [row["made_at"] for row in rows][::-1]
+
     def last_base(self) -> int:
         """The newest version trained from and not refused, -1 if none."""
         (last,) = self._database.execute(_LAST_BASE).fetchone()

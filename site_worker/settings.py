@@ -5,6 +5,7 @@ FOLDER/site.key     the site's private key (mode 0600); it never leaves this fol
 FOLDER/broker.url   address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
 FOLDER/outbox.db    everything this site computed, and what became of it (SQLite)
 FOLDER/round/       the round that is half trained, if there is one: see site_worker/checkpoint.py
+FOLDER/paused       is there while the worker shall not train
 """
 
 import re
@@ -21,6 +22,7 @@ from broker.identity import PublicKey
 from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
+from site_worker.availability import Window
 
 Positive = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -41,7 +43,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     `options` are given to the task's function; `codec` "" means what the aggregator asks for; `step_delay_s` makes a
     site slow on purpose; `probe_s` is how long a published update may go unanswered before the worker asks;
-    `checkpoint_s` is how often a round is kept while it trains.
+    `checkpoint_s` is how often a round is kept while it trains. Training goes on within `windows` (any time if there
+    are none) until `max_updates_per_day` are made (0: no limit).
     """
 
     site: str
@@ -54,12 +57,16 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     checkpoint_s: Positive = 60.0
     step_delay_s: Annotated[float, Meta(ge=0)] = 0.0
     probe_s: Positive = 30.0
+    windows: tuple[str, ...] = ()
+    max_updates_per_day: Annotated[int, Meta(ge=0)] = 0
     bounds: Bounds = Bounds()
     tls: Tls = Tls()
     options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         checked_name(self.site, "Site")
+        for window in self.windows:
+            Window.parse(window)
         if self.codec:
             codec_named(self.codec)
         if not re.fullmatch(DEVICES, self.device):
@@ -117,6 +124,11 @@ class Folder:
     def join_file(self) -> Path:
         """join.toml."""
         return self.path / "join.toml"
+
+    @property
+    def pause_file(self) -> Path:
+        """A mark: the worker shall not train."""
+        return self.path / "paused"
 
     def joined(self) -> Joined:
         """The federation; UsageError if the site has not joined one yet."""

@@ -11,7 +11,10 @@ from site_worker.settings import Folder
 
 @dataclass(frozen=True)
 class Status:
-    """A site as its own worker last noted. `state` is starting, waiting, idle, fetching, training or stopped."""
+    """A site as its own worker last noted.
+
+    `state` is starting, waiting, idle, fetching, training, resting or stopped; failed if it ended with `detail`.
+    """
 
     site: str
     running: bool
@@ -33,12 +36,13 @@ def read_status(folder: Folder) -> Status:
         counts = dict(database.execute("SELECT state, count(*) FROM updates GROUP BY state").fetchall())
     finally:
         database.close()
+    telling = activity is not None and (running or activity["state"] == "failed")
     return Status(
         site=folder.settings().site,
         running=running,
-        state=activity["state"] if running and activity else "stopped",
+        state=activity["state"] if telling else "stopped",
         version=activity["version"] if activity else None,
-        detail=activity["detail"] if running and activity else "",
+        detail=activity["detail"] if telling else "",
         since=activity["since"] if activity else 0.0,
         waiting=counts.get("waiting", 0),
         accepted=counts.get("accepted", 0),

@@ -1,13 +1,14 @@
-"""The site worker as a process: one thread drives the loop, another trains, the link has its own.
+"""The site worker as threads: one drives the loop, another trains, the link has its own.
 
-Stopping in the middle of training throws the half-trained round away and leaves its announcement unacknowledged, so the
-broker delivers it again at the next start. The order of the end: the trainer is told to stop, then the link closes
-(unacked messages go back), then the outbox.
+Stopping in the middle of training keeps the half-trained round in the site's folder and leaves its announcement
+unacknowledged; the next start finishes the round first. The order of the end: the trainer is told to stop, then the
+link closes (unacked messages go back), then the outbox.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -20,11 +21,15 @@ from broker.identity import PrivateKey, PublicKey
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
 from broker.messages import AGGREGATOR, Party, Peer, UpdatePart, part_count
 from broker.topology import SiteNames, updates_exchange
+from site_worker.availability import Availability, Window
 from site_worker.effects import (
+    Halt,
+    Halted,
     KeepNonce,
     Mark,
     NoteActivity,
     NoteSeen,
+    Paused,
     SendPart,
     Settle,
     Store,
@@ -35,13 +40,15 @@ from site_worker.effects import (
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Outbox
 from site_worker.rounds import LocalRounds
-from site_worker.settings import Folder
+from site_worker.settings import Folder, Joined, Settings
 from site_worker.tasks.task import load_task
 from site_worker.training import Stopped
 
 log = logging.getLogger(__name__)
 
 DISK_RETRY_S: Final = 2.0
+LOOK_S: Final = 1.0
+TURN_S: Final = 0.2
 T = TypeVar("T")
 
 
@@ -49,13 +56,23 @@ class Performer:
     """Does the loop's effects: stores at once, everything else at `flush`."""
 
     def __init__(
-        self, party: Party, rounds: LocalRounds, outbox: Outbox, *, link: Link, inbox: Inbox, stopping: threading.Event
+        self,
+        party: Party,
+        rounds: LocalRounds,
+        outbox: Outbox,
+        *,
+        link: Link,
+        inbox: Inbox,
+        stopping: threading.Event,
+        turns: threading.Semaphore | None = None,
     ) -> None:
         self._party, self._rounds = party, rounds
         self._outbox, self._link, self._inbox = outbox, link, inbox
         self._names = SiteNames(party.federation, party.name)
         self._later: list[Any] = []
         self._trainer: threading.Thread | None = None
+        self._halt = threading.Event()
+        self._turns = turns or threading.Semaphore()
         self.stopping = stopping
 
     def stage(self, effects: Sequence[Any]) -> None:
@@ -75,12 +92,15 @@ class Performer:
                     self._send(effect)
                 case Train():
                     self._train(effect)
+                case Halt():
+                    self._halt_training()
                 case _:
                     perform_on(self._link, effect)
 
     def join(self) -> None:
         """Tell the trainer to stop, whatever ended the loop, and wait for it."""
         self.stopping.set()
+        self._halt.set()
         if self._trainer is not None:
             self._trainer.join()
 
@@ -99,6 +119,7 @@ class Performer:
         match effect:
             case Store(made, residual):
                 self._outbox.store(made, residual)
+                self._rounds.forget()
                 log.info("stored sequence=%d base=%d bytes=%d", made.sequence, made.base_version, made.payload_bytes)
             case Settle(settled, at):
                 self._outbox.settle(settled, at=at)
@@ -144,21 +165,32 @@ class Performer:
         self._link.publish(Outgoing(updates_exchange(self._party.federation), self._names.update_key, sealed, token))
 
     def _train(self, effect: Train) -> None:
-        residual = self._outbox.residual(len(effect.model))
-        self._trainer = threading.Thread(target=self._round, args=(effect, residual), name="training")
+        residual = self._outbox.residual(self._rounds.layout.size)
+        self._halt = threading.Event()
+        name = f"{self._party.name}:training"
+        self._trainer = threading.Thread(target=self._round, args=(effect, residual, self._halt), name=name)
         self._trainer.start()
 
-    def _round(self, effect: Train, residual: Any) -> None:
+    def _halt_training(self) -> None:
+        self._halt.set()
+
+    def _round(self, effect: Train, residual: Any, halt: threading.Event) -> None:
+        while not self._turns.acquire(timeout=TURN_S):
+            if halt.is_set():
+                self._inbox.put(Halted(self._rounds.unfinished() if effect.model is None else None))
+                return
         try:
-            self._inbox.put(self._rounds.run(effect.announcement, effect.model, residual, self.stopping))
+            self._inbox.put(self._rounds.run(effect.announcement, effect.model, residual, halt))
         except Stopped:
-            pass
+            self._inbox.put(Halted(self._rounds.unfinished()))
         except FedqueueError as error:
             self._inbox.put(TrainingFailed(str(error)))
         except BaseException as error:
             # A task is the hospital's own code: whatever it raises is this site's trouble, told in status and the log.
             log.exception("the task failed")
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
+        finally:
+            self._turns.release()
 
 
 def work(
@@ -166,41 +198,91 @@ def work(
     make_link: Callable[[Callable[[LinkEvent], None]], Link],
     stopping: threading.Event,
     *,
+    turns: threading.Semaphore | None = None,
     clock: Callable[[], float] | None = None,
 ) -> None:
-    """Run the worker of `folder` until `stopping`; LinkRefused if the broker will not have it.
+    """Run the worker of `folder` until `stopping`, which it sets when it ends; LinkRefused if the broker refuses it.
 
-    `make_link` is given the function that takes events.
+    `make_link` is given the function that takes events. `turns` are shared by sites that train by turns.
     """
     clock = clock or steady_clock()
-    settings, joined, key = folder.settings(), folder.joined(), PrivateKey.load(folder.key_file)
     with sole_process(folder.path, "The site worker"):
         outbox = Outbox(folder.outbox_file)
         try:
             outbox.note_activity("starting", None, "", at=clock())
-            torch.set_num_threads(settings.threads)
-            task = _described(partial(load_task, settings.task, settings.options, base=folder.path))
-            if task.name != joined.task:
-                raise UsageError(
-                    f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}."
-                )
-            rounds = LocalRounds(settings, task, folder=folder.path, clock=clock)
-            party = Party(joined.federation, settings.site, key)
-            peer = Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key))
-            loop = SiteLoop(party, peer, outbox, _described(rounds.greeting), probe_s=settings.probe_s)
-            inbox = Inbox()
-            link = make_link(inbox.put)
-            performer = Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
-            try:
-                link.open()
-                drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock)
-            finally:
-                performer.join()
-                inbox.close()
-                link.close()
+            _work(folder, outbox, make_link, stopping, turns=turns, clock=clock)
             outbox.note_activity("stopped", None, "", at=clock())
+        except FedqueueError as error:
+            with suppress(StorageError):
+                outbox.note_activity("failed", None, str(error), at=clock())
+            raise
         finally:
             outbox.close()
+
+
+def _work(
+    folder: Folder,
+    outbox: Outbox,
+    make_link: Callable[[Callable[[LinkEvent], None]], Link],
+    stopping: threading.Event,
+    *,
+    turns: threading.Semaphore | None,
+    clock: Callable[[], float],
+) -> None:
+    settings, joined = folder.settings(), folder.joined()
+    rounds = _rounds(folder, settings, joined, clock=clock)
+    party = Party(joined.federation, settings.site, PrivateKey.load(folder.key_file))
+    loop = SiteLoop(
+        party,
+        Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key)),
+        outbox,
+        _described(rounds.greeting),
+        probe_s=settings.probe_s,
+        availability=_availability(folder, settings, outbox),
+        unfinished=rounds.unfinished(),
+    )
+    inbox = Inbox()
+    link = make_link(inbox.put)
+    performer = Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping, turns=turns)
+    watch = threading.Thread(target=_watch_pause, args=(folder, inbox, stopping), name=f"{party.name}:watch")
+    watch.start()
+    try:
+        link.open()
+        drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock)
+    finally:
+        performer.join()
+        inbox.close()
+        link.close()
+        watch.join()
+
+
+def _rounds(folder: Folder, settings: Settings, joined: Joined, *, clock: Callable[[], float]) -> LocalRounds:
+    torch.set_num_threads(settings.threads)
+    task = _described(partial(load_task, settings.task, settings.options, base=folder.path))
+    if task.name != joined.task:
+        raise UsageError(f"{folder.settings_file} makes task {task.name!r}, the federation runs {joined.task!r}.")
+    return LocalRounds(settings, task, folder=folder.path, clock=clock)
+
+
+def _availability(folder: Folder, settings: Settings, outbox: Outbox) -> Availability:
+    most = settings.max_updates_per_day
+    return Availability(
+        map(Window.parse, settings.windows),
+        max_updates_per_day=most,
+        made=outbox.newest_times(most),
+        paused=folder.pause_file.exists(),
+    )
+
+
+def _watch_pause(folder: Folder, inbox: Inbox, stopping: threading.Event) -> None:
+    """Tell the loop when somebody has paused the worker, or let it go on."""
+    known: bool | None = None
+    while not stopping.is_set():
+        paused = folder.pause_file.exists()
+        if paused != known:
+            inbox.put(Paused(paused))
+        known = paused
+        stopping.wait(LOOK_S)
 
 
 def _described(step: Callable[[], T]) -> T:

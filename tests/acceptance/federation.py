@@ -127,6 +127,11 @@ class Federation(LocalFederation):
         """Wait for a version."""
         self.eventually(f"version {version}", lambda: self.status().version >= version, timeout_s)
 
+    def finished(self) -> None:
+        """Wait until every site has heard that training has ended, and has ended its own."""
+        done = "the federation has finished"
+        self.eventually("all have heard the end", lambda: all(self.site_status(s).detail == done for s in self.sites))
+
     def trains(self, site: str, *, above: int = -1, timeout_s: float = 30.0) -> None:
         """Wait until the site trains from a version above `above`."""
 

@@ -10,7 +10,8 @@ from aggregator.journal import Journal
 from broker.drive import perform_on
 from site_worker.effects import Mark
 from site_worker.outbox import Settled
-from tests.federation.world import FusedAggregator, FusedSite, Sound, World
+from tests.federation.actors import FusedAggregator, FusedSite, Sound
+from tests.federation.world import World
 
 SCHEDULES = 40
 STEPS, FAULT_RATE = 150, 0.15

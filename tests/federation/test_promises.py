@@ -8,7 +8,8 @@ import pytest
 from broker.link import Delivery
 from broker.topology import SiteNames
 from site_worker.effects import Trained
-from tests.federation.world import FEDERATION, World
+from tests.federation.actors import FEDERATION
+from tests.federation.world import World
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from aggregator.journal import Accepted, Journal
 from aggregator.settings import Limits
 from broker.errors import StorageError
 from broker.weights import save_model
-from tests.federation.world import Sound, World
+from tests.federation.actors import Sound
+from tests.federation.world import World
 
 
 @pytest.fixture

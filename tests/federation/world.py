@@ -4,197 +4,25 @@ simulated. Any actor can be killed between any two things it does to its disk or
 One seed is one schedule: which actor takes its next event, what fails and when.
 """
 
-import hashlib
 import random
-import threading
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from aggregator.control import Control
+from aggregator.effects import Decided
 from aggregator.journal import Journal
-from aggregator.loop import AggregatorLoop
-from aggregator.opening import initialise, replay, restore, rule_text
-from aggregator.service import Performer as AggregatorPerformer
+from aggregator.opening import initialise, replay, rule_text
 from aggregator.settings import Aggregation, Folder, Settings, Start
-from broker.codecs import decoded, encode
-from broker.drive import Tick
 from broker.identity import PrivateKey
 from broker.memory import MemoryBroker, MemoryLink
-from broker.messages import AGGREGATOR, Hello, Party, Peer
+from broker.messages import AGGREGATOR
 from broker.topology import SiteNames, Topology, federation_topology, models_stream, stream_bytes
-from broker.weights import Layout
 from deploy.history import Ledger
 from deploy.ledger import read_books
-from site_worker.effects import Train, Trained
-from site_worker.loop import SiteLoop
-from site_worker.outbox import Made, Outbox
-from site_worker.worker import Performer as SitePerformer
-
-FEDERATION = "f"
-LAYOUT = Layout.of({"w": np.zeros(3, dtype=np.float32)})
-PROBE_S = 5.0
-
-
-class Killed(Exception):
-    """The actor's process is gone."""
-
-
-class Fuse:
-    """Counts what an actor does to disk and link; burns through when a set number has been done."""
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def burn(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-
-class FusedLink:
-    """A link whose every call may be the last thing its process does."""
-
-    def __init__(self, link: MemoryLink, fuse: Fuse) -> None:
-        self._link, self._fuse = link, fuse
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> None:
-            self._fuse.burn()
-            getattr(self._link, name)(*args, **kwargs)
-
-        return call
-
-
-class Actor(ABC):
-    """A process with a disk, a link and a loop."""
-
-    loop: Any
-    performer: Any
-
-    def __init__(self, world: "World", name: str) -> None:
-        self.world, self.name = world, name
-        self.fuse = Fuse()
-        self.events: deque[Any] = deque()
-        self.link: MemoryLink | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.link is not None
-
-    def start(self) -> None:
-        self.events.clear()
-        self.link = MemoryLink(self.world.broker, self.events.append, user=self.name)
-        self.open(FusedLink(self.link, self.fuse))
-        self.link.open()
-
-    def step(self) -> None:
-        """Handle one event (or just the time) and do what follows; a burnt fuse ends the process there."""
-        try:
-            if self.events:
-                self.performer.stage(self.loop.handle(self.events.popleft(), self.world.now))
-            self.performer.stage(self.loop.handle(Tick(), self.world.now))
-            self.performer.flush()
-        except Killed:
-            self.crash()
-
-    def crash(self) -> None:
-        self.fuse.left = None
-        if self.link is not None:
-            self.link.close()
-            self.link = None
-            self.shut()
-
-    @abstractmethod
-    def open(self, link: Any) -> None:
-        """Build loop and performer from disk."""
-
-    @abstractmethod
-    def shut(self) -> None:
-        """Close the disk."""
-
-
-class AggregatorActor(Actor):
-    def open(self, link: Any) -> None:
-        world = self.world
-        self.journal = world.mutant.journal(world.folder.journal_file)
-        layout, fold = restore(self.journal, world.folder, world.settings.aggregation)
-        party = Party(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR])
-        rule = rule_text(world.settings.aggregation)
-        self.loop = AggregatorLoop(world.settings, party, fold, self.journal, rule=rule)
-        self.performer = world.mutant.aggregator(self.journal, world.folder, layout, link, fuse=self.fuse)
-
-    def shut(self) -> None:
-        self.journal.close()
-
-
-class SiteActor(Actor):
-    """Trains at once: its optimum pulls every coordinate by half of the way."""
-
-    def open(self, link: Any) -> None:
-        world = self.world
-        self.outbox = Outbox(world.outbox(self.name))
-        party = Party(FEDERATION, self.name, world.keys[self.name])
-        peer = Peer(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR].public)
-        greeting = Hello("t", bytes(16), 1, 0, 0, LAYOUT.digest, 10, [], False)
-        self.loop = world.mutant.site_loop(party, peer, self.outbox, greeting, probe_s=PROBE_S)
-        inbox: Any = SimpleNamespace(put=self.events.append)
-        rounds: Any = SimpleNamespace(task_name="t")
-        self.performer = world.mutant.site(
-            party, rounds, self.outbox, link=link, inbox=inbox, stopping=threading.Event()
-        )
-        self.performer.fuse, self.performer.learn = self.fuse, self.learn
-
-    def shut(self) -> None:
-        self.outbox.close()
-
-    def learn(self, effect: Train) -> None:
-        optimum = np.full(3, 1 + int(self.name[1:]), dtype=np.float32)
-        target = (optimum - effect.model) * np.float32(0.5) + self.outbox.residual(3)
-        payload = encode("int8", target)
-        announcement = effect.announcement
-        digest = hashlib.sha256(payload).digest()
-        made = Made(
-            0, announcement.version, announcement.model_digest, 10, 1, 0, (), "int8", digest, self.world.now, 0.0,
-            len(payload), payload,
-        )  # fmt: skip
-        self.events.append(Trained(made, target - decoded("int8", payload, 3)))
-
-
-class FusedAggregator(AggregatorPerformer):
-    def __init__(self, journal: Journal, folder: Folder, layout: Layout, link: Any, *, fuse: Fuse) -> None:
-        super().__init__(journal, folder, layout, link, threading.Event())
-        self.fuse = fuse
-
-    def _store(self, effect: Any) -> None:
-        self.fuse.burn()
-        super()._store(effect)
-
-
-class FusedSite(SitePerformer):
-    fuse: Fuse
-    learn: Callable[[Train], None]
-
-    def _store(self, effect: Any) -> None:
-        self.fuse.burn()
-        super()._store(effect)
-
-    def _train(self, effect: Train) -> None:
-        self.learn(effect)
-
-
-class Sound:
-    """The product as it is; mutants override one piece."""
-
-    journal: Any = Journal
-    aggregator: Any = FusedAggregator
-    site: Any = FusedSite
-    site_loop: Any = SiteLoop
+from tests.federation.actors import FEDERATION, LAYOUT, Actor, AggregatorActor, SiteActor, Sound
 
 
 class World:
@@ -217,6 +45,7 @@ class World:
         self.sites = [SiteActor(self, name) for name in self.names]
         self.actors: list[Actor] = [self.aggregator, *self.sites]
         self.faults = 0
+        self.control = Control()
 
     def outbox(self, site: str) -> Path:
         return self.path / f"{site}.db"
@@ -258,11 +87,15 @@ class World:
 
     def settle(self, *, steps: int = 4_000) -> None:
         """No more faults: everybody is up, and time passes until nothing is waiting any more."""
+        self.control = Control()
         for actor in self.actors:
             actor.fuse.left = None
             if not actor.alive:
                 actor.start()
             self._reconnect(actor)
+        self.aggregator.events.append(Decided(self.control))
+        for site in self.sites:
+            site.pause(paused=False)
         for _ in range(steps):
             if not self.one_step() and self.settled():
                 return
@@ -332,6 +165,8 @@ class World:
             self._purge,
             self._duplicate,
             self._lose_models,
+            self._pause,
+            self._decide,
         ]
 
     def _light_a_fuse(self) -> None:
@@ -349,6 +184,17 @@ class World:
 
     def _delete_updates(self) -> None:
         self.broker.delete_queue(SiteNames(FEDERATION, self.random.choice(self.names)).updates)
+
+    def _pause(self) -> None:
+        """A hospital pauses its worker, or lets it go on."""
+        site = self.random.choice(self.sites)
+        site.pause(paused=not site.paused)
+
+    def _decide(self) -> None:
+        """The coordinator pauses the federation, or lets it go on."""
+        self.control = Control(paused=not self.control.paused)
+        if self.aggregator.alive:
+            self.aggregator.events.append(Decided(self.control))
 
     def _purge(self) -> None:
         names = SiteNames(FEDERATION, self.random.choice(self.names))

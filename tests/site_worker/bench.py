@@ -28,6 +28,7 @@ from broker.messages import (
     parts_of,
 )
 from broker.weights import Layout, model_digest
+from site_worker.availability import Availability
 from site_worker.effects import KeepNonce, Mark, NoteActivity, NoteSeen, Settle, Store, Trained
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Made, Outbox
@@ -114,6 +115,8 @@ class Site:
     aggregator: Aggregator = field(default_factory=Aggregator)
     party: Party = field(default_factory=lambda: Party("fed", "A", PrivateKey.generate()))
     now: float = 100.0
+    availability: Availability = field(default_factory=Availability)
+    unfinished: Announcement | None = None
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.path / "outbox.db")
@@ -122,7 +125,15 @@ class Site:
     def boot(self) -> None:
         self.outbox.close()
         self.outbox = Outbox(self.path / "outbox.db")
-        self.loop = SiteLoop(self.party, self.aggregator.peer, self.outbox, HELLO, probe_s=PROBE_S)
+        self.loop = SiteLoop(
+            self.party,
+            self.aggregator.peer,
+            self.outbox,
+            HELLO,
+            probe_s=PROBE_S,
+            availability=self.availability,
+            unfinished=self.unfinished,
+        )
 
     def feed(self, event: Any) -> list[Any]:
         effects = self.loop.handle(event, self.now)
@@ -151,6 +162,11 @@ class Site:
         bodies = [one.body for one in published(effects) if one.routing_key == "hello.A"]
         found = [peer.open(body, recipients=frozenset({AGGREGATOR}))[0] for body in bodies]
         return [one for one in found if isinstance(one, Hello)]
+
+    def state(self) -> tuple[str, int | None, str]:
+        """What `status` would show."""
+        (row,) = self.outbox._database.execute("SELECT state, version, detail FROM activity")
+        return row["state"], row["version"], row["detail"]
 
     def detail(self) -> str:
         (state,) = self.outbox._database.execute("SELECT detail FROM activity")

@@ -70,7 +70,8 @@ def test_whatever_a_task_raises_is_told_as_failed_training(tmp_path: Path, error
         raise error
 
     outbox, inbox = Outbox(tmp_path / "outbox.db"), Inbox()
-    driver = performer(outbox, SimpleNamespace(run=run), threading.Event(), inbox)
+    rounds = SimpleNamespace(run=run, layout=SimpleNamespace(size=3))
+    driver = performer(outbox, rounds, threading.Event(), inbox)
     announcement: Any = None
     driver.stage([Train(announcement, np.zeros(3, dtype=np.float32))])
     driver.flush()
