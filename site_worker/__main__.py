@@ -40,6 +40,7 @@ for command in (pause, resume):
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the task; repeat for more."
 )
+@click.option("--file", "files", multiple=True, metavar="NAME=PATH", help="An option that is a path; repeat for more.")
 @NO_MODEL
 @tls_options
 def init(

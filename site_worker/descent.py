@@ -107,7 +107,7 @@ class Descent:
         """Note whether the weights of now are the best so far."""
         self._model.network.eval()
         total = 0.0
-        with torch.inference_mode(), drawing(*self._key, device=self._model.place.device):
+        with torch.no_grad(), drawing(*self._key, device=self._model.place.device):
             for batch in validation.ordered():
                 pair = self._model.pair(batch)
                 total += float(self._model.loss(pair)) * len(pair[1])

@@ -37,7 +37,10 @@ class SiteModel:
     def __init__(self, task: Task, place: Place = PROCESSOR, *, seed: int = INITIAL_SEED) -> None:
         self.task, self.place = task, place
         with drawing(seed), telling(task.source):
-            self.network = task.model().to(place.device)
+            network = task.model()
+            if not isinstance(network, nn.Module):
+                raise UsageError(f"Task {task.name!r} must make an nn.Module as model, not a {type(network).__name__}.")
+            self.network = network.to(place.device)
             if isinstance(task.loss, nn.Module):
                 task.loss.to(place.device)
         self._shared, self._own = _divided(self.network, task)

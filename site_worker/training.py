@@ -27,7 +27,7 @@ from site_worker.model import SiteModel, Tensors, Weights, initial_weights
 from site_worker.noise import drawing
 from site_worker.plan import Plan, RefusedPlan
 from site_worker.tasks.source import telling
-from site_worker.tasks.task import Task
+from site_worker.tasks.task import Split, Task
 
 __all__ = ["Keeper", "Outcome", "Plan", "RefusedPlan", "Stopped", "Trainer", "TrainingError", "initial_weights"]
 
@@ -79,6 +79,8 @@ class Trainer:
         self._task, self._seed, self._step_delay_s = task, seed, step_delay_s
         with drawing(seed), telling(task.source):
             split = task.split(statistics)
+            if not isinstance(split, Split):
+                raise UsageError(f"Task {task.name!r} must split into a Split, not a {type(split).__name__}.")
             self._train = part_of(split.train, f"The training rows of task {task.name!r}")
             self._test = part_of(split.test, f"The held-out rows of task {task.name!r}")
         self._model = SiteModel(task, place)
@@ -96,7 +98,7 @@ class Trainer:
         """
         self._model.load(weights, own or {})
         self._model.network.eval()
-        with torch.inference_mode(), drawing(self._seed, device=self._model.place.device), self._telling():
+        with torch.no_grad(), drawing(self._seed, device=self._model.place.device), self._telling():
             scored = [(self._model.scores(x), y) for x, y in map(self._model.pair, self._test.ordered())]
             if not scored:
                 return {"rows": 0.0}

@@ -56,7 +56,7 @@ def test_several_hospitals_in_one_process_are_each_their_own(federation: Federat
     federation.start_together("abcd")
     federation.reaches(4)
     federation.eventually("d has failed", lambda: federation.site_status("d").state == "failed")
-    assert "The task cannot be set up" in federation.site_status("d").detail
+    assert "The task raised TypeError" in federation.site_status("d").detail
     assert {row["site"] for row in federation.journal("SELECT site FROM updates")} == set("abc")
     federation.eventually("nothing waits", lambda: not federation.waiting())
     ledger = federation.balance()

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 import site_worker
 from broker.errors import UsageError
@@ -17,6 +19,7 @@ from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
 from site_worker.training import Plan, Trainer, initial_weights
 from tests.site_worker.practice import announcement, rounds
+from tests.site_worker.practice import task as practised
 
 HEAD = """\
 import torch
@@ -179,6 +182,32 @@ def test_rows_of_another_kind_are_told(tmp_path: Path, rows: str, said: str) -> 
     text = HEAD + REST.replace("data = TensorDataset(torch.ones(rows, 1), torch.ones(rows, 1))", f"data = {rows}")
     with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
         everything(load_task(f"{written(tmp_path, text)}:task", {}))
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "said"),
+    [
+        ("nn.Linear", "Split(data, data)", "must make an nn.Module as model, not a type"),
+        ("nn.Linear(1, 1)", "(data, data)", "must split into a Split, not a tuple"),
+    ],
+)
+def test_a_function_that_gives_something_else_is_told(tmp_path: Path, model: str, split: str, said: str) -> None:
+    text = HEAD + REST.replace("nn.Linear(1, 1)", model).replace("Split(data, data)", split)
+    with pytest.raises(UsageError, match=f"^Task 'own' {said}"):
+        everything(load_task(f"{written(tmp_path, text)}:task", {}))
+
+
+def test_what_a_network_computes_once_while_evaluated_can_be_trained_with() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.angle = nn.Parameter(torch.ones(3)), list[Any]()
+
+        def forward(self, x: Any) -> Any:
+            self.angle = self.angle or [x.mean(dim=0).cos()]
+            return (x * self.weight * self.angle[0]).sum(dim=1, keepdim=True)
+
+    everything(practised(model=Caching, local=()))
 
 
 def test_a_task_is_loaded_from_an_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
