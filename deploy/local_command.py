@@ -54,6 +54,7 @@ class Asked:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--init", "drafting", is_flag=True, help="Look at the files and draft federation.toml; run nothing.")
+@click.option("--label", default="", metavar="COLUMN", help="With --init: the column to predict. Default: a guess.")
 @click.option("--example", type=click.Choice(EXAMPLES), help="Write a worked example to FOLDER; run nothing.")
 @click.option("--versions", type=click.IntRange(0), help="Versions to make, 0: no limit. Default: [run] versions.")
 @click.option("--minutes", type=click.FloatRange(0), help="Minutes to run, 0: no limit. Default: [run] minutes.")
@@ -70,7 +71,7 @@ class Asked:
 @click.option("--resume", is_flag=True, help="Go on with the run that was stopped.")
 @click.option("--restart", is_flag=True, help="Throw away the run that was stopped.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, to look around; Ctrl-C ends it.")
-def local(folder: Path, *, drafting: bool, example: str | None, **options: Any) -> int:
+def local(folder: Path, *, drafting: bool, label: str, example: str | None, **options: Any) -> int:
     """Federate a model over the files of FOLDER, one CSV or Parquet file a site, as federation.toml there declares.
 
     A private broker, an aggregator and a worker for each site, as in a real federation. A file that does not fit is
@@ -78,14 +79,16 @@ def local(folder: Path, *, drafting: bool, example: str | None, **options: Any) 
 
     \b
     Examples:
-      fedqueue local heart --init
+      fedqueue local heart --init --label died
       fedqueue local heart
       fedqueue local heart --compare --seeds 5 --json figures.json
       fedqueue local heart --leave-out north
       fedqueue local scans --example images
     """
     if drafting:
-        return _draft(folder)
+        return _draft(folder, label)
+    if label:
+        raise UsageError("--label goes with --init; without it federation.toml names the label.")
     if example is not None:
         files = write_example(example, folder)
         click.echo(f"Wrote {', '.join(map(str, files))}.")
@@ -108,11 +111,11 @@ def local(folder: Path, *, drafting: bool, example: str | None, **options: Any) 
     return 0
 
 
-def _draft(folder: Path) -> int:
+def _draft(folder: Path, label: str) -> int:
     path = folder / FILE_NAME
     if path.exists():
         raise UsageError(f"{path} is there already; move it away to have another drafted.")
-    text, sentences = draft(folder)
+    text, sentences = draft(folder, label=label)
     write_file(path, text.encode(), replace=False)
     for sentence in sentences:
         click.echo(f"- {sentence}")

@@ -36,15 +36,16 @@ TAIL: Final = """
 """
 
 
-def draft(folder: Path) -> tuple[str, list[str]]:
+def draft(folder: Path, *, label: str = "") -> tuple[str, list[str]]:
     """The text of a federation.toml for the files of `folder`, and sentences that explain it to a person.
 
-    UsageError if there is no file, if one cannot be read, or if they differ in what no declaration covers.
+    `label` is the column to predict, "" to guess it. UsageError if it cannot be one, if there is no file, if one cannot
+    be read, or if they differ in what no declaration covers.
     """
     paths = site_files(folder)
     if not paths:
         raise UsageError(f"{folder} has no {', '.join(SUFFIXES)} file; put one for each hospital into it.")
-    found = findings_of({site: profile_of(path) for site, path in paths.items()})
+    found = findings_of({site: profile_of(path) for site, path in paths.items()}, wanted=label)
     if all(column.role == "ignore" for column, _ in found.roles.values()):
         reasons = "; ".join(f"{name!r}: {why}" for name, (_, why) in found.roles.items())
         raise UsageError(f"{folder} has no column that a model could learn from ({reasons}).")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from broker.errors import UsageError
 from site_worker.tabular.profile import FileProfile
-from site_worker.tabular.roles import Seen, label_of, role_of
+from site_worker.tabular.roles import Seen, label_named, label_of, role_of
 from site_worker.tabular.schema import Column, Label
 
 
@@ -27,12 +27,16 @@ class Findings:
         return "auto" if len(used) > 1 else next(iter(used), ",")
 
 
-def findings_of(files: Mapping[str, FileProfile]) -> Findings:
-    """Of the files by site; UsageError names those that differ in what no declaration covers."""
+def findings_of(files: Mapping[str, FileProfile], *, wanted: str = "") -> Findings:
+    """Of the files by site, the label being the column `wanted` if a person named one.
+
+    UsageError names files that differ in what no declaration covers, and the columns that could be a label.
+    """
     _require_agreement(list(files.values()))
     names = dict.fromkeys(name for one in files.values() for name in one.names if name)
     columns = [_seen(name, files) for name in names]
-    label, why, others = label_of(columns, named=all(one.header for one in files.values()))
+    named = all(one.header for one in files.values())
+    label, why, others = label_named(columns, wanted) if wanted else label_of(columns, named=named)
     taken = {label.column, label.time, label.event} if label else set()
     roles = {seen.name: role_of(seen) for seen in columns if seen.name not in taken}
     return Findings(files, columns, label, why, others, roles)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from broker.errors import UsageError
 from site_worker.tabular.profile import SIGNS, Profile, any_number
 from site_worker.tabular.schema import Column, Label, text_of
 
@@ -106,6 +107,15 @@ def label_of(columns: Sequence[Seen], *, named: bool) -> tuple[Label | None, str
     if not named and last in possible:
         return possible[last], "the last column, which has few values; without a header names tell nothing", []
     return None, "", [possible[name] for name in called] or list(possible.values())
+
+
+def label_named(columns: Sequence[Seen], name: str) -> tuple[Label | None, str, list[Label]]:
+    """The label that a person named; UsageError if it cannot be one, with the columns that can."""
+    possible = {seen.name: label for seen in columns if (label := _label(seen)) is not None}
+    if name not in possible:
+        choices = ", ".join(possible) or "none, since no column has two values at every site"
+        raise UsageError(f"Column {name!r} cannot be the label; those that can: {choices}.")
+    return possible[name], "as asked for", []
 
 
 def _reason_to_ignore(seen: Seen, profile: Profile, values: Mapping[str, int]) -> str:

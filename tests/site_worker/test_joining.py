@@ -14,7 +14,7 @@ from broker.serving import Tls
 from broker.weights import load_model
 from site_worker import request as request_module
 from site_worker.__main__ import cli
-from site_worker.joining import create, join
+from site_worker.joining import create, join, parsed_file
 from site_worker.settings import Folder
 
 TINY = "site_worker.tasks.synthetic:tiny"
@@ -168,3 +168,15 @@ def test_options_of_any_text_are_read_again(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "ny")
     create(folder, site="NY", task=TINY, options=options)
     assert folder.settings().options == options
+
+
+def test_an_option_that_is_a_path_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ward.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert parsed_file("data=ward.csv") == ("data", str(tmp_path / "ward.csv"))
+    with pytest.raises(
+        UsageError, match=r"^There is nothing at 'no\.csv', which is given for 'data'; correct the path\.$"
+    ):
+        parsed_file("data=no.csv")
+    with pytest.raises(UsageError, match="must read NAME=PATH"):
+        parsed_file("ward.csv")

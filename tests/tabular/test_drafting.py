@@ -407,3 +407,13 @@ def test_the_federation_is_named_after_the_folder(tmp_path: Path) -> None:
     for folder, name in (("Ward 3", "Ward-3"), ("models", "federation-models"), ("---", "federation")):
         (tmp_path / folder).mkdir()
         assert drafted(tmp_path / folder, AWKWARD["plain"])[0].name == name
+
+
+def test_a_label_that_is_asked_for_is_taken_and_one_that_cannot_be_names_those_that_can(tmp_path: Path) -> None:
+    path = written(tmp_path, table(*SIMPLE), "north.csv")
+    text, sentences = draft(path.parent, label="sex")
+    assert 'column = "sex"  # as asked for' in text
+    assert any(sentence.startswith("The label is sex, as asked for") for sentence in sentences)
+    assert "[columns.died]" in text
+    with pytest.raises(UsageError, match=r"^Column 'weight' cannot be the label; those that can: sex, died\.$"):
+        draft(path.parent, label="weight")
