@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.many --sites 180 --rows 10 --versions 20 --json figures.json
 
-Memory is the sum over all processes of the run (broker included) of what each has resident, sampled while it runs; pages
-that processes share count once in each, so it is an upper bound.
+Memory is the sum over all processes of the run (broker included) of what each has resident, sampled while it runs;
+pages that processes share count once in each, so it is an upper bound.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def main() -> None:
     asked = parser.parse_args()
     found = measure(sites=asked.sites, rows=asked.rows, versions=asked.versions, per_process=asked.sites_per_process)
     text = json.dumps(found, indent=2)
-    print(text)
+    sys.stdout.write(text + "\n")
     if asked.json:
         asked.json.write_text(text + "\n")
 
