@@ -13,8 +13,7 @@ from broker.drive import Cancel, Consume, Declare, Inspect
 from broker.link import QueueState
 from broker.topology import SiteNames, Topology, federation_topology
 
-PREFETCH: Final = 4
-PREFETCHED_BY_ALL: Final = 16
+PREFETCH: Final = 4  # what the broker has ready for the next commit; how much we hold is for the inbox to say
 REPAIR_S: Final = 2.0
 REPAIR_AGAIN_S: Final = 30.0
 Effects = list[Any]
@@ -67,12 +66,7 @@ class Attendance:
         return effects + self._consume(new)
 
     def _consume(self, sites: Iterable[str]) -> Effects:
-        """Few deliveries ahead where there are many sites: what the broker has sent, our memory must hold.
-
-        The inbox alone does not bound it, for the answer to any question comes behind all that was sent before it.
-        """
-        prefetch = max(1, min(PREFETCH, PREFETCHED_BY_ALL // max(1, len(self.sites))))
-        return [Consume(SiteNames(self._federation, site).updates, prefetch) for site in sites]
+        return [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in sites]
 
     def repair(self, now: float, *, after_s: float = REPAIR_S) -> None:
         """A queue is missing: declare the topology again before long."""

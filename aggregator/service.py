@@ -30,7 +30,7 @@ from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import prune_snapshots, restore, rule_text
 from aggregator.settings import Folder
-from broker.drive import Inbox, drive, perform_on, steady_clock
+from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import StorageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
@@ -55,11 +55,13 @@ class Performer:
         self._written: set[bytes] = set()  # snapshots of this batch: a model may have moved on when it is retried
 
     def stage(self, effects: Sequence[Any]) -> None:
-        """See broker/drive.py."""
+        """See broker/drive.py. Flushes by itself once much is held: a batch of small last parts makes large updates."""
         for effect in effects:
             self._staged.append(effect)
             if isinstance(effect, StoreEffect):
                 self._until_stored(partial(self._store_first, effect), again=self._store_again)
+        if sum(map(_payload_bytes, self._staged)) >= BATCH_BYTES:
+            self.flush()
 
     def flush(self) -> None:
         """See broker/drive.py."""
@@ -132,6 +134,15 @@ class Performer:
                 self._journal.note_presence(site, present=present, ready=ready, at=at, changed=changed)
             case SetFact(name, value):
                 self._journal.set_fact(name, value)
+
+
+def _payload_bytes(effect: Any) -> int:
+    match effect:
+        case Accept(row):
+            return len(row.payload)
+        case KeepPart(_, _, body):
+            return len(body)
+    return 0
 
 
 def _log(effect: StoreEffect) -> None:

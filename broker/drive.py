@@ -91,8 +91,8 @@ def perform_on(link: Link, effect: LinkEffect) -> None:
 class Inbox:
     """Events for a loop, in order. Thread-safe.
 
-    `put` blocks while deliveries of more than `max_bytes` wait: the link then stops reading from its socket, TCP holds
-    the broker back. What the link has read while waiting for an answer comes on top. Other events pass at once.
+    `put` blocks while `max_bytes` of deliveries wait: the link then stops reading from its socket, and TCP holds the
+    broker back. So less than `max_bytes` and one more delivery waits. Other events pass at once.
     """
 
     def __init__(self, *, max_bytes: int = 8 << 20) -> None:

@@ -1,8 +1,9 @@
 """The road between aggregator and sites, as both loops see it: effects go in, events come out.
 
 A link owns its threads and connections. Its methods never block on the network and never raise for trouble on it;
-what happens arrives as events at the `deliver` function given to the constructor: deliveries in order from one thread,
-confirms in order from another. `deliver` may block: that is the back-pressure, the link reads no further meanwhile.
+what happens arrives as events at the `deliver` function given to the constructor, from several threads: the deliveries
+of a queue in order, confirms in order. `deliver` may block: that is the back-pressure, the link reads no further
+meanwhile, whatever it is asked.
 
 Contract, the same over RabbitMQ and in memory (tests/link holds both to it):
 

@@ -1,7 +1,7 @@
-"""The link over RabbitMQ: two threads, each with a connection of its own, one to consume and one to publish.
+"""The link over RabbitMQ: three threads, each with a connection of its own, to consume, to ask, and to publish.
 
-`Up` and `Down` speak of the consuming connection, since `Up` means "consume again". Trouble of the publishing one
-(away, blocked by an alarm, a full queue) only delays `Confirmed` and is told by `Stuck`.
+`Up` and `Down` speak of the first two, which come and go together, since `Up` means "consume again". Trouble of the
+publishing one (away, blocked by an alarm, a full queue) only delays `Confirmed` and is told by `Stuck`.
 """
 
 import logging
@@ -27,10 +27,11 @@ CLOSE_TIMEOUT_S: Final = 4.0
 class RabbitLink:
     """A `Link` to the broker at `url`; UsageError if the URL or a TLS file cannot be used.
 
-    `deliver` is called from two threads: deliveries come from one, confirms from the other. `name` is what the
-    broker's console shows. A second `consume` of a queue replaces the first. Commands other than `publish` are dropped
-    while not connected. A stream's consumer that is cancelled with prefetch to spare still reads, and drops, as many
-    messages as that before it ends: cancel it before acking the last delivery.
+    `deliver` is called from three threads: the messages of queues come from one, what was asked and the messages of
+    streams from another, confirms from the third. While it blocks, its connection reads nothing, so that no more than
+    the message it was called with and the one behind it are in memory; a connection whose `deliver` blocks for longer
+    than two heartbeats is made anew. `name` is what the broker's console shows, with `:consume`, `:ask` or `:publish`.
+    A second `consume` of a queue replaces the first. Commands other than `publish` are dropped while not connected.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class RabbitLink:
         self._opened = False
         self._closed = False
         self._consuming = ConsumingHalf(
-            address, f"{name}:consume", self._stopping, self._emit, on_refusal=self._refuse, heartbeat_s=heartbeat_s
+            address, name, self._stopping, self._emit, on_refusal=self._refuse, heartbeat_s=heartbeat_s
         )
         self._publishing = PublishingHalf(
             address, f"{name}:publish", self._stopping, self._emit, on_refusal=self._refuse, heartbeat_s=heartbeat_s
@@ -102,8 +103,8 @@ class RabbitLink:
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._consuming.lifeline.wake()
-        self._publishing.lifeline.wake()
+        self._consuming.wake()
+        self._publishing.wake()
 
     def _emit(self, event: LinkEvent) -> None:
         if not self._closed:

@@ -4,16 +4,24 @@ Alarms for disk or memory stop a connection that publishes from being read, henc
 is under way at a time: that keeps the order also when one of them is refused for a while.
 """
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
+from pika.exceptions import (
+    AMQPError,
+    ChannelClosedByBroker,
+    ConnectionWrongStateError,
+    NackError,
+    UnroutableError,
+)
 from pika.spec import PERSISTENT_DELIVERY_MODE
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set
 
@@ -22,6 +30,8 @@ from broker.link import Confirmed, LinkEvent, Outgoing, Returned, Stuck
 from broker.rabbit_address import Address
 from broker.rabbit_faults import NOT_FOUND, said
 from broker.rabbit_lifeline import BACKOFF, Lifeline
+
+log = logging.getLogger(__name__)
 
 PRECONDITION_FAILED: Final = 406
 
@@ -41,17 +51,35 @@ class PublishingHalf:
     ) -> None:
         self.trouble: str | None = None
         self._address = address
+        self._parameters = address.parameters(name, heartbeat_s=heartbeat_s)
         self._stopping = stopping
         self._deliver = deliver
         self._unsettled: deque[Outgoing] = deque()
-        self.lifeline = Lifeline(
-            address, name, stopping, self._serve, on_loss=self._tell, on_refusal=on_refusal, heartbeat_s=heartbeat_s
-        )
+        self._connection: pika.BlockingConnection | None = None
+        self.lifeline = Lifeline(address, name, stopping, self._live, on_loss=self._tell, on_refusal=on_refusal)
+
+    def wake(self) -> None:
+        """Make the thread look at `stopping` and at what is to be published. Nothing happens while not connected."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.add_callback_threadsafe(_nothing)
+            except AMQPError:
+                log.debug("The connection to %s closed before it could be woken.", self._address)
 
     def publish(self, message: Outgoing) -> None:
         """See `Link.publish`."""
         self._unsettled.append(message)
-        self.lifeline.wake()
+        self.wake()
+
+    def _live(self) -> None:
+        """One connection, from login to loss."""
+        with _connected(self._parameters) as connection:
+            self._connection = connection
+            try:
+                self._serve(connection)
+            finally:
+                self._connection = None
 
     def _serve(self, connection: pika.BlockingConnection) -> None:
         channel = _confirming(connection)
@@ -124,3 +152,24 @@ def _confirming(connection: pika.BlockingConnection) -> BlockingChannel:
     channel = connection.channel()
     channel.confirm_delivery()
     return channel
+
+
+@contextmanager
+def _connected(parameters: pika.ConnectionParameters) -> Iterator[pika.BlockingConnection]:
+    """A connection, open, and closed in the end if it still is."""
+    connection = pika.BlockingConnection(parameters)
+    if connection.is_closed:  # pika misses a loss in the very step in which it opens, and would never free its sockets
+        cast("Any", connection)._cleanup()
+        raise ConnectionWrongStateError
+    try:
+        yield connection
+    finally:
+        if connection.is_open:
+            try:
+                connection.close()
+            except (AMQPError, OSError) as error:
+                log.debug("The connection closed with %s.", type(error).__name__)
+
+
+def _nothing() -> None:
+    """The callback that wakes a connection's thread."""

@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from broker.codecs import encode
 from broker.identity import PrivateKey
-from broker.messages import AGGREGATOR, Hello, Message, Party, UpdatePart, part_count
+from broker.messages import AGGREGATOR, Hello, Message, Party, UpdatePart, part_count, parts_of
 from broker.topology import updates_exchange
 from broker.weights import load_model
 from tests.acceptance.federation import Federation
@@ -65,8 +65,18 @@ class HandSite:
     def update(self, delta: float | bytes = 0.01, *, codec: str = "float32", **changes: Any) -> bytes:
         """The next update, from version 0: a constant delta, or a payload as it is; `changes` of its fields."""
         payload = encode(codec, np.full_like(self.initial, delta)) if isinstance(delta, float) else delta
+        return self.seal(msgspec.structs.replace(self._next(payload, codec), **changes), payload)
+
+    def parts(self, payload: bytes, *, codec: str = "float32", **changes: Any) -> list[bytes]:
+        """The next update, as `update` makes it, in as many messages as its payload needs."""
+        whole = msgspec.structs.replace(self._next(payload, codec), **changes)
+        return [
+            self.seal(msgspec.structs.replace(whole, part=part), body) for part, body in enumerate(parts_of(payload))
+        ]
+
+    def _next(self, payload: bytes, codec: str) -> UpdatePart:
         self.sequence += 1
-        honest = UpdatePart(
+        return UpdatePart(
             task="tiny",
             incarnation=self.incarnation,
             sequence=self.sequence,
@@ -85,4 +95,3 @@ class HandSite:
             made_at=1.0,
             training_s=0.1,
         )
-        return self.seal(msgspec.structs.replace(honest, **changes), payload)

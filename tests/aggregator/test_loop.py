@@ -197,6 +197,20 @@ def test_a_restart_between_parts_loses_none(parted: Bench) -> None:
     assert np.array_equal(parted.fold.buffer.total, BIG)
 
 
+def test_a_large_update_is_committed_before_the_next_event_is_taken(
+    parted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a batch of small last parts would hold as many large updates in memory."""
+    monkeypatch.setattr("aggregator.service.BATCH_BYTES", 250)
+    *others, last = parted.sites["A"].parts(1, BIG)
+    for part in others:
+        parted.feed(part)
+    parted.performer.stage(parted.loop.handle(last, parted.now))
+    assert Ack(last) in parted.link.asked
+    parted.performer.stage(parted.loop.handle(parted.sites["B"].parts(1, BIG)[0], parted.now))
+    assert parted.link.asked[-1] == Ack(last)
+
+
 def test_a_newer_update_makes_room_and_the_older_is_taken_when_it_comes_whole(parted: Bench) -> None:
     older, newer = parted.sites["A"].parts(1, BIG), parted.sites["A"].parts(2, BIG)
     parted.feed(older[0])

@@ -103,11 +103,11 @@ def test_the_walk_through_trains_every_command_works_and_one_more_disturbs_nobod
     assert (terminals.folder / "model.pt").is_file()
     assert "`NY`" in (terminals.folder / "model.md").read_text()
 
-    terminals.eventually(lambda: len(terminals.connections()) == 6)
+    terminals.eventually(lambda: len(terminals.connections()) == 9)
     before, services = terminals.connections(), dict(terminals.services)
     for command in commands("One more hospital"):
         terminals.type(command)
-    terminals.eventually(lambda: len(terminals.connections()) == 8)
+    terminals.eventually(lambda: len(terminals.connections()) == 12)
     terminals.eventually(lambda: "KY#2 " in terminals.type("fedqueue aggregator replay agg"))
     assert before.items() < terminals.connections().items(), "somebody was disconnected"
     assert all(service.poll() is None for service in services.values()), "somebody has ended"

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 CHUNK = 65_536
+LOGIN = 100
 
 
 class Proxy:
@@ -18,6 +19,7 @@ class Proxy:
         self.port: int = self._server.getsockname()[1]
         self._lock = threading.Lock()
         self._lines: list[socket.socket] = []
+        self._logins: dict[socket.socket, bytes] = {}
         self._threads: list[threading.Thread] = []
         self._answers_flow = threading.Event()
         self._requests_flow = threading.Event()
@@ -44,6 +46,13 @@ class Proxy:
         with self._lock:
             self._bytes_left = None
             lines, self._lines = self._lines, []
+        for line in lines:
+            _close(line)
+
+    def cut_one(self, name: str) -> None:
+        """Close the line of the connection that is called `...:name` in the console."""
+        with self._lock:
+            lines = [line for line, login in self._logins.items() if f":{name}".encode() in login]
         for line in lines:
             _close(line)
 
@@ -92,12 +101,21 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
                 flows.wait()
+                if is_request:
+                    self._note_login(source, data)
                 allowed = self._allowance(len(data)) if is_request else len(data)
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
                     self.cut()
         _close(source)
         _close(sink)
+
+    def _note_login(self, line: socket.socket, data: bytes) -> None:
+        """Keep how a line begins: with the protocol's name, then the login with the connection's name."""
+        with self._lock:
+            said = self._logins.get(line, b"")
+            if len(said) < LOGIN:
+                self._logins[line] = said + data
 
     def _allowance(self, wanted: int) -> int:
         with self._lock:

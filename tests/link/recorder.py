@@ -48,6 +48,24 @@ class Recorder:
             return any(isinstance(event, kind) for event in self._events)
 
 
+class Gate(Recorder):
+    """A recorder that blocks in each delivery until the test lets one more pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passes = threading.Semaphore(0)
+
+    def __call__(self, event: LinkEvent) -> None:
+        if isinstance(event, Delivery):
+            self._passes.acquire()
+        super().__call__(event)
+
+    def next_delivery(self) -> Delivery:
+        """Let one delivery pass and take it."""
+        self._passes.release()
+        return self.next(Delivery)
+
+
 def state_of(link: Link, events: Recorder, queue: str) -> QueueState | None:
     """Ask for the state of one queue."""
     link.inspect([queue])

@@ -1,6 +1,9 @@
 """What `broker.link` promises, held against the in-memory link and the one over RabbitMQ alike."""
 
-from collections.abc import Callable
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,10 +32,11 @@ from broker.topology import (
     updates_exchange,
 )
 from tests.link.conftest import Connected, World
-from tests.link.recorder import Recorder, await_ready, state_of
+from tests.link.recorder import Gate, Recorder, await_ready, state_of
 
 Connect = Callable[..., Connected]
 WORK = "work"
+MIB = 1 << 20
 NEWEST = Queue("newest", "quorum", (("x-max-length", 1), ("x-overflow", "drop-head")))
 NAMES = SiteNames("fed", "site-a")
 OTHER = SiteNames("fed", "site-b")
@@ -59,6 +63,15 @@ def send(link: Link, events: Recorder, key: str, *bodies: bytes, exchange: str =
 def consume(link: Link, events: Recorder, queue: str, *, prefetch: int = 1, offset: Offset | None = None) -> None:
     link.consume(queue, prefetch=prefetch, offset=offset)
     assert events.next(Consuming) == Consuming(queue)
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do `work` on another thread meanwhile."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
 
 
 @pytest.fixture
@@ -331,6 +344,42 @@ def test_inspect_tells_ready_messages_consumers_and_what_is_missing(connected: C
         "missing": None,
         "watched": QueueState(ready=0, consumers=1),
     }
+
+
+def test_what_is_asked_in_a_flood_makes_a_blocked_receiver_take_in_no_more(
+    world: World, opened: Callable[[Link, Recorder], Link], connected: Connected
+) -> None:
+    """32 MiB wait in 16 queues, and the receiver takes one message at a time."""
+    writer, written = connected
+    queues = [f"site-{number}" for number in range(16)]
+    declare(writer, written, Topology(queues=tuple(Queue(name, "quorum") for name in queues)))
+    declare(writer, written, federation_topology("fed"))
+    for number, name in enumerate(queues * 2):
+        writer.publish(Outgoing("", name, bytes(MIB), token=number))
+    assert [written.next(Confirmed).token for _ in range(32)] == list(range(32))
+
+    gate = Gate()
+    reader = opened(world.make(gate, "reader"), gate)
+
+    def consume_all() -> None:
+        for name in queues:
+            reader.consume(name, prefetch=2)
+
+    tracemalloc.start()
+    try:
+        with beside(consume_all):  # in memory it is the caller who delivers, and so is blocked
+            for _ in range(32):
+                reader.inspect([*queues, "missing"])
+                reader.declare(federation_topology("fed"))
+                reader.consume(STREAM, offset="next")
+                reader.ack(gate.next_delivery())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 6 * MIB
+    for _ in range(32):
+        assert gate.next(Declared).error is None
+        assert gate.next(Inspected).queues.keys() == {*queues, "missing"}
 
 
 def test_declaring_again_changes_nothing_and_a_contradiction_is_told(connected: Connected) -> None:

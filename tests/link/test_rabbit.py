@@ -22,6 +22,7 @@ from broker.link import (
     Down,
     Link,
     Outgoing,
+    QueueState,
     Returned,
     Up,
 )
@@ -163,6 +164,38 @@ def test_a_cut_line_is_told_and_unacked_messages_come_again(
     assert state_of(link, events, WORK)
 
 
+@pytest.mark.parametrize("name", ["consume", "ask"])
+def test_one_cut_connection_takes_the_other_with_it(
+    name: str, proxy: Proxy, proxied: tuple[RabbitLink, Recorder], direct: tuple[RabbitLink, Recorder]
+) -> None:
+    link, events = proxied
+    direct[0].publish(work(1))
+    link.consume(WORK)
+    assert events.next(Delivery).body == b"1"
+    proxy.cut_one(name)
+    assert events.next(Down).reason.startswith(f"The broker at 127.0.0.1:{proxy.port} ")
+    await_ready(*direct, WORK, 1)
+    events.next(Up)
+    assert state_of(link, events, WORK) == QueueState(ready=1, consumers=0)
+    link.consume(WORK)
+    again = events.next(Delivery)
+    assert (again.body, again.redelivered) == (b"1", True)
+    assert not events.has(Up)
+    assert not events.has(Down)
+
+
+def test_a_cut_publishing_connection_is_nobody_elses_trouble(
+    proxy: Proxy, proxied: tuple[RabbitLink, Recorder]
+) -> None:
+    link, events = proxied
+    link.consume(WORK)
+    proxy.cut_one("publish")
+    link.publish(work(1))
+    assert events.next(Confirmed).token == 1
+    assert events.next(Delivery).body == b"1"
+    assert not events.has(Down)
+
+
 def test_closing_returns_while_the_broker_is_silent(proxy: Proxy, proxied: tuple[RabbitLink, Recorder]) -> None:
     link, events = proxied
     proxy.stall()
@@ -199,6 +232,28 @@ def test_a_slow_receiver_holds_the_link_back_but_not_its_acks(broker_url: str, o
     assert events.bodies(20) == [str(number).encode() for number in range(20)]
     confirmed = [events.next(Confirmed).token for _ in range(40)]
     assert [token for token in confirmed if isinstance(token, bytes)] == [str(number).encode() for number in range(20)]
+
+
+def test_a_receiver_that_fails_is_no_lost_line(
+    broker_url: str, opened: Open, direct: tuple[RabbitLink, Recorder], caplog: pytest.LogCaptureFixture
+) -> None:
+    events = Recorder()
+    failures = iter([ValueError("of the receiver")])
+
+    def deliver(event: object) -> None:
+        if isinstance(event, Delivery) and (failure := next(failures, None)):
+            raise failure
+        events(event)  # type: ignore[arg-type]
+
+    link = RabbitLink(broker_url, deliver, name="failing")
+    opened(link, events)
+    direct[0].publish(work(1))
+    link.consume(WORK)
+    assert "failed unexpectedly; see the log" in events.next(Down).reason
+    assert "ValueError: of the receiver" in caplog.text
+    events.next(Up)
+    link.consume(WORK)
+    assert events.next(Delivery).redelivered
 
 
 def test_a_wrong_password_is_final(attach: Attach, node: Node, vhost: str) -> None:
