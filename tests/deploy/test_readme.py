@@ -115,6 +115,17 @@ def test_the_walk_through_trains_every_command_works_and_one_more_disturbs_nobod
     assert terminals.close() == [0, 0, 0, 0]
 
 
+def test_a_folder_of_files_is_federated_as_written(terminals: Terminals) -> None:
+    walk = commands("Your own data")
+    listed = re.findall(r"`(fedqueue [^`]*)`", README.split("| command | does |")[1].split("\n\n")[0])
+    said = {command: terminals.type(command) for command in walk + listed}
+    compared = said["fedqueue local clinics --compare"]
+    for words in ("NY alone", "federated", "pooled", "lost 0, counted twice 0", "same weights bit for bit"):
+        assert words in compared
+    assert "At NY, which took no part:" in said["fedqueue local clinics --leave-out NY"]
+    assert (terminals.folder / "clinics" / "results" / "report.html").is_file()
+
+
 def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
     assert links
