@@ -74,8 +74,8 @@ class Asked:
 def local(folder: Path, *, drafting: bool, label: str, example: str | None, **options: Any) -> int:
     """Federate a model over the files of FOLDER, one CSV or Parquet file a site, as federation.toml there declares.
 
-    A private broker, an aggregator and a worker for each site, as in a real federation. A file that does not fit is
-    refused at its site, and the others go on.
+    A private broker, an aggregator and a worker for each site: the processes of a federation between hospitals. A file
+    that does not fit is refused at its site, and the others go on.
 
     \b
     Examples:

@@ -5,7 +5,18 @@ import math
 import random
 from pathlib import Path
 
-LOGISTIC = """\
+COLUMNS = """
+[columns.age]
+role = "number"
+
+[columns.sex]
+role = "category"
+categories = ["F", "M"]
+
+[run]
+versions = 3
+"""
+LOGISTIC = f"""\
 name = "heart"
 task = "logistic"
 
@@ -14,20 +25,10 @@ column = "died"
 positive = ["yes"]
 negative = ["no"]
 
-[columns.age]
-role = "number"
-
-[columns.sex]
-role = "category"
-categories = ["F", "M"]
-
 [plan]
 steps = 10
-
-[run]
-versions = 3
-"""
-COX = """\
+{COLUMNS}"""
+COX = f"""\
 name = "heart"
 task = "cox"
 
@@ -36,20 +37,10 @@ time = "days"
 event = "died"
 positive = ["yes"]
 
-[columns.age]
-role = "number"
-
-[columns.sex]
-role = "category"
-categories = ["F", "M"]
-
 [plan]
 steps = 10
 learning_rate = 0.05
-
-[run]
-versions = 3
-"""
+{COLUMNS}"""
 OWN = '''"""Two numbers and whether the first is the larger."""
 
 import numpy as np

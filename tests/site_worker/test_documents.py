@@ -28,7 +28,7 @@ def block(document: str, heading: str, language: str) -> str:
     return found[1]
 
 
-def trains(task: Task) -> None:
+def check_it_trains(task: Task) -> None:
     local = rounds(None, task)
     assert local.greeting().examples == 16
     model = start(task)
@@ -50,12 +50,12 @@ def test_the_smallest_task_is_eleven_lines_and_trains(ward: Path) -> None:
     text = block("docs/tasks.md", "## The smallest", "python")
     assert len(text.splitlines()) == 11
     (ward / "model.py").write_text(text)
-    trains(load_task("model.py:task", {"path": str(ward / "ward.csv")}, base=ward))
+    check_it_trains(load_task("model.py:task", {"path": str(ward / "ward.csv")}, base=ward))
 
 
 def test_the_task_for_contributors_trains(ward: Path) -> None:
     (ward / "tasks.py").write_text(block("CONTRIBUTING.md", "### A task", "python"))
-    trains(load_task("tasks.py:readmission", {"path": str(ward / "ward.npz")}, base=ward))
+    check_it_trains(load_task("tasks.py:readmission", {"path": str(ward / "ward.npz")}, base=ward))
 
 
 def test_the_commands_that_try_a_task_work_as_typed(ward: Path) -> None:

@@ -15,10 +15,11 @@ from torch import nn
 import site_worker
 from broker.errors import UsageError
 from site_worker.__main__ import cli
+from site_worker.effects import Trained
 from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
 from site_worker.training import Plan, Trainer, initial_weights
-from tests.site_worker.practice import announcement, rounds
+from tests.site_worker.practice import STEPS, announcement, rounds
 from tests.site_worker.practice import task as practised
 
 HEAD = """\
@@ -154,11 +155,11 @@ def test_what_is_called_later_is_told_with_its_line_too(tmp_path: Path, where: s
         everything(load_task(f"{file}:task", {}))
 
 
-def everything(task: Any) -> None:
+def everything(task: Any) -> Trained:
     local = rounds(None, task)
     local.greeting()
     model = local.layout.flatten(initial_weights(task))
-    local.run(announcement(local, model), model, np.zeros_like(model), threading.Event())
+    return local.run(announcement(local, model), model, np.zeros_like(model), threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_what_a_network_computes_once_while_evaluated_can_be_trained_with() -> N
             self.angle = self.angle or [x.mean(dim=0).cos()]
             return (x * self.weight * self.angle[0]).sum(dim=1, keepdim=True)
 
-    everything(practised(model=Caching, local=()))
+    assert everything(practised(model=Caching, local=())).made.steps == STEPS
 
 
 def test_a_task_is_loaded_from_an_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
