@@ -5,6 +5,8 @@ those of a version come with updates that are in later ones. All of it is what s
 """
 
 import json
+import math
+import sqlite3
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,6 +20,14 @@ from aggregator.opening import rule_of
 from aggregator.settings import Settings
 from aggregator.strategies import Contribution
 from broker.errors import UsageError
+from broker.histograms import (
+    histogram_of,
+    pooled_auc,
+    pooled_auc_bound,
+    pooled_calibration,
+    pooled_calibration_bound,
+    without_histogram,
+)
 from broker.weights import Layout
 
 
@@ -37,12 +47,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a site measured of version `version` on its own `rows` held-out rows."""
+    """What a site measured of version `version` on its own `rows` held-out rows; `histogram`: broker/histograms.py."""
 
     site: str
     version: int
     rows: int
     metrics: dict[str, float]
+    histogram: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,31 @@ class Card:
         names = sorted({name for one in self.evaluations for name in one.metrics})
         return {name: self._mean(name) for name in names}
 
+    @property
+    def of_one_version(self) -> bool:
+        """Whether all sites have measured the same version."""
+        return len({one.version for one in self.evaluations}) <= 1
+
+    @property
+    def pooled(self) -> dict[str, float]:
+        """Area under the curve and calibration over the rows of all sites that sent histograms, with their bounds."""
+        histograms = [one.histogram for one in self.evaluations if one.histogram is not None]
+        measures = {
+            "auc": pooled_auc,
+            "auc_bound": pooled_auc_bound,
+            "calibration": pooled_calibration,
+            "calibration_bound": pooled_calibration_bound,
+        }
+        found = {name: measure(histograms) for name, measure in measures.items()} if histograms else {}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
     def _mean(self, name: str) -> float:
         pairs = [(one.rows, one.metrics[name]) for one in self.evaluations if name in one.metrics]
         return sum(rows * value for rows, value in pairs) / sum(rows for rows, _ in pairs)
 
     def metadata(self) -> dict[str, str]:
         """For the safetensors file: names to find it by, and everything as JSON under `card`."""
-        whole = json.dumps(asdict(self) | {"means": self.means})
+        whole = json.dumps(asdict(self) | {"means": self.means, "pooled": self.pooled})
         return {
             "federation": self.federation,
             "task": self.task,
@@ -152,7 +181,9 @@ def _evaluations(journal: Journal, version: int) -> tuple[Evaluation, ...]:
         version,
     )
     newest = {row["site"]: row for row in rows}
-    return tuple(
-        Evaluation(site, row["base_version"], row["held_out"], json.loads(row["metrics"]))
-        for site, row in sorted(newest.items())
-    )
+    return tuple(_evaluation(site, row) for site, row in sorted(newest.items()))
+
+
+def _evaluation(site: str, row: sqlite3.Row) -> Evaluation:
+    metrics = json.loads(row["metrics"])
+    return Evaluation(site, row["base_version"], row["held_out"], without_histogram(metrics), histogram_of(metrics))

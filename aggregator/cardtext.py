@@ -4,10 +4,10 @@ Names of sites, metrics and tensors come from elsewhere: they stand in code span
 few characters that could end one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from aggregator.card import Card
+from aggregator.card import Card, Evaluation
 
 LIMITS: Final = """\
 ## What this card does not say
@@ -71,16 +71,36 @@ def _sites(card: Card) -> str:
 def _measures(card: Card) -> str:
     if not card.evaluations:
         return "No site has evaluated this version or one before it.\n"
-    rows: list[tuple[str, ...]] = []
-    for one in card.evaluations:
-        of = "this" if one.version == card.version else f"{one.version} (older)"
-        begin = (_code(one.site), of, str(one.rows))
-        rows += [(*begin, _code(name), f"{value:.4g}") for name, value in one.metrics.items()]
-    older = any(one.version != card.version for one in card.evaluations)
-    mixed = " of different versions" if older else ""
-    rows += [("all", f"mean{mixed}", "", _code(name), f"{value:.4g}") for name, value in card.means.items()]
-    head = "As measured by the sites before they trained from it; the mean is weighted by held-out rows.\n"
-    return f"{head}\n" + _table(("site", "version", "held-out rows", "metric", "value"), rows)
+    names = sorted(card.means)
+    rows = [_measured(one, card.version, names) for one in card.evaluations]
+    total = str(sum(one.rows for one in card.evaluations))
+    version = str(card.evaluations[0].version) if card.of_one_version else "different"
+    rows.append(("mean by rows", version, total, *_values(card.means, names)))
+    head = "As measured by the sites before they trained from it.\n"
+    columns = ("site", "version", "held-out rows", *map(_code, names))
+    return f"{head}\n{_table(columns, rows)}{_pooled(card)}"
+
+
+def _measured(one: Evaluation, version: int, names: list[str]) -> tuple[str, ...]:
+    of = "this" if one.version == version else f"{one.version} (older)"
+    return (_code(one.site), of, str(one.rows), *_values(one.metrics, names))
+
+
+def _values(measures: Mapping[str, float], names: list[str]) -> list[str]:
+    return [f"{measures[name]:.4g}" if name in measures else "-" for name in names]
+
+
+def _pooled(card: Card) -> str:
+    """What the sites' counts say of all rows together; the bound holds where they are of one model."""
+    found = [
+        f"{name} {card.pooled[name]:.4g}" + (f" (within {card.pooled[f'{name}_bound']:.2g})" * card.of_one_version)
+        for name in ("auc", "calibration")
+        if name in card.pooled
+    ]
+    if not found:
+        return ""
+    versions = "" if card.of_one_version else ", of different versions, so only roughly"
+    return f"\nOver the rows of all sites together, from their score histograms{versions}: {', '.join(found)}.\n"
 
 
 def _setting(value: object) -> str:

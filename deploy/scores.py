@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.histograms import histogram_of, pooled_auc, pooled_calibration, without_histogram
 from broker.statistics import FeatureStatistics
 from deploy.watching import StoppedError
-from site_worker.metrics import pooled_auc, pooled_calibration
 from site_worker.model import Tensors
 from site_worker.plan import Plan
 from site_worker.tasks.pooling import all_rows, pooled
@@ -28,7 +28,6 @@ from site_worker.training import Stopped, Trainer, initial_weights
 Weights = Mapping[str, NDArray[np.float32]]
 Measures = dict[str, float]
 
-HISTOGRAM: Final = "scores."
 MOST_STEPS: Final = 2000
 LEADING: Final = ("auc", "c_index")
 
@@ -61,14 +60,14 @@ class Scores:
 def score(model: Model, tasks: Mapping[str, Task]) -> Scores:
     """The federated model at every site."""
     raw = {name: _evaluated(model, task, model.own.get(name)) for name, task in tasks.items()}
-    counts = [histogram for one in raw.values() if (histogram := _histogram(one))]
-    sites = {name: _plain(one) for name, one in raw.items()}
+    counts = [histogram for one in raw.values() if (histogram := histogram_of(one)) is not None]
+    sites = {name: without_histogram(one) for name, one in raw.items()}
     mean = _mean(sites.values())
     own = any(task.local for task in tasks.values())
     return Scores(
         sites=sites,
         mean=mean,
-        pooled=mean if own else _plain(_evaluated(model, pooled(list(tasks.values())))),
+        pooled=mean if own else without_histogram(_evaluated(model, pooled(list(tasks.values())))),
         histograms={"auc": pooled_auc(counts), "calibration": pooled_calibration(counts)} if counts else {},
     )
 
@@ -109,8 +108,8 @@ def compare(scores: Scores, tasks: Mapping[str, Task], effort: Effort) -> Scores
 def leave_out(model: Model, name: str, task: Task, effort: Effort) -> dict[str, Measures]:
     """The model at a hospital that took no part: on all its rows, and on its held-out rows beside its own model."""
     return {
-        f"all rows of {name}, federated without it": _plain(_evaluated(model, all_rows(task))),
-        f"held-out rows of {name}, federated without it": _plain(_evaluated(model, task)),
+        f"all rows of {name}, federated without it": without_histogram(_evaluated(model, all_rows(task))),
+        f"held-out rows of {name}, federated without it": without_histogram(_evaluated(model, task)),
         f"held-out rows of {name}, {name} alone": _of_one_place(task, task, effort),
     }
 
@@ -128,15 +127,7 @@ def _evaluated(model: Model, task: Task, own: Tensors | None = None) -> Measures
 def _of_one_place(task: Task, judge: Task, effort: Effort) -> Measures:
     """Trained on the rows of `task`, judged on the held-out rows of `judge`."""
     model, own = effort.model_of(task)
-    return _plain(_evaluated(model, judge, own))
-
-
-def _plain(measures: Measures) -> Measures:
-    return {name: value for name, value in measures.items() if not name.startswith(HISTOGRAM)}
-
-
-def _histogram(measures: Measures) -> dict[str, float]:
-    return {name.removeprefix(HISTOGRAM): n for name, n in measures.items() if name.startswith(HISTOGRAM)}
+    return without_histogram(_evaluated(model, judge, own))
 
 
 def _mean(sites: Iterable[Measures]) -> Measures:

@@ -169,7 +169,7 @@ class SiteLoop:
 
     def _go_on(self) -> Effects:
         """Finish a halted round, as soon as there may be training."""
-        if self._rest or self._unfinished is None or self._training is not None:
+        if self._unfinished is None or self._training is not None or self._rest or self._dispatch.outdated:
             return []
         self._training, self._unfinished, self._note = self._unfinished, None, ""
         return [Train(self._training, None)]

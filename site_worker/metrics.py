@@ -3,29 +3,18 @@
 Where nothing else is said, `scores` are log odds and `labels` 0 or 1; shapes are flattened. A measure that is undefined
 is `math.nan`, which the trainer leaves out: no rows, a score that is NaN, one class where two are needed.
 
-Rows of several hospitals cannot be put together to measure on all of them, but their histograms can: `risk_histogram`
-counts the rows of each label by predicted probability. Sums of them give area and calibration of the whole federation
-to within a bound that follows from the same counts.
+`risk_histogram` counts rows in the bins of broker/histograms.py, whose sums give measures over all hospitals.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.histograms import BINS, EDGES, TENTH
+
 Array = NDArray[np.floating]
 Counts = NDArray[np.float64]
-
-# Bins of predicted probability: tenths, halved but for the first and the last, which are finer because the risk of
-# most outcomes is small. With 26 of them, two labels and five plain measures are 57 of the 64 numbers of an update.
-_FINE: Final = (0.0, 0.01, 0.02, 0.04, 0.07)
-EDGES: Final = np.array(
-    [*_FINE, *(twentieth / 20 for twentieth in range(2, 19)), *(1.0 - edge for edge in reversed(_FINE))]
-)
-BINS: Final = len(EDGES) - 1
-_TENTH: Final = np.floor(10 * (EDGES[:-1] + EDGES[1:]) / 2).astype(np.int64)  # of each bin, the tenth it lies in
 
 
 def auc(scores: Array, labels: Array) -> float:
@@ -78,7 +67,7 @@ def calibration(scores: Array, labels: Array) -> float:
     if not _measurable(scores):
         return math.nan
     predicted, positive = probabilities(scores), np.ravel(labels) > 0.5
-    tenth = _TENTH[_bins(predicted)]
+    tenth = TENTH[_bins(predicted)]
     gaps = np.bincount(tenth, weights=predicted - positive, minlength=10)
     return float(np.abs(gaps).sum() / len(predicted))
 
@@ -119,41 +108,6 @@ def risk_histogram(scores: Array, labels: Array) -> dict[str, float]:
     return {f"{label}{number:02}": float(count) for label in counted for number, count in enumerate(counted[label])}
 
 
-def pooled_auc(histograms: Iterable[Mapping[str, float]]) -> float:
-    """Area under the ROC curve over the rows of all `histograms`, where rows of one bin count as ties.
-
-    It is within `pooled_auc_bound` of the area over the rows themselves; `math.nan` if one class is absent.
-    """
-    positive, negative = _summed(histograms)
-    pairs = positive.sum() * negative.sum()
-    below = np.cumsum(negative) - negative / 2
-    return float((positive * below).sum() / pairs) if pairs else math.nan
-
-
-def pooled_auc_bound(histograms: Iterable[Mapping[str, float]]) -> float:
-    """The most that `pooled_auc` can be off: half the share of pairs that lie in one bin, each counted half by it."""
-    positive, negative = _summed(histograms)
-    pairs = positive.sum() * negative.sum()
-    return float((positive * negative).sum() / pairs / 2) if pairs else math.nan
-
-
-def pooled_calibration(histograms: Iterable[Mapping[str, float]]) -> float:
-    """Expected calibration error over the rows of all `histograms`, each row taken at the middle of its bin.
-
-    It is within `pooled_calibration_bound` of `calibration` over the rows themselves; `math.nan` without rows.
-    """
-    positive, negative = _summed(histograms)
-    rows = positive + negative
-    gaps = np.bincount(_TENTH, weights=rows * (EDGES[:-1] + EDGES[1:]) / 2 - positive, minlength=10)
-    return float(np.abs(gaps).sum() / rows.sum()) if rows.sum() else math.nan
-
-
-def pooled_calibration_bound(histograms: Iterable[Mapping[str, float]]) -> float:
-    """The most that `pooled_calibration` can be off: half a bin's width, on average over the rows; never over 0.025."""
-    rows = np.sum(_summed(histograms), axis=0)
-    return float((rows * np.diff(EDGES)).sum() / rows.sum() / 2) if rows.sum() else math.nan
-
-
 def probabilities(scores: Array) -> Counts:
     """Of log odds, flattened; written with tanh, which overflows nowhere."""
     return 0.5 * (1.0 + np.tanh(np.ravel(scores).astype(np.float64) / 2))
@@ -166,16 +120,6 @@ def _measurable(scores: Array) -> bool:
 def _bins(predicted: Counts) -> NDArray[np.intp]:
     """Of each probability its bin; an edge belongs to the bin above it, 1 to the last."""
     return np.searchsorted(EDGES[1:-1], predicted, side="right")
-
-
-def _summed(histograms: Iterable[Mapping[str, float]]) -> tuple[Counts, Counts]:
-    """Positive and negative rows by bin."""
-    several = list(histograms)
-    positive, negative = (
-        np.array([sum(one[f"{label}{place:02}"] for one in several) for place in range(BINS)], dtype=np.float64)
-        for label in "pn"
-    )
-    return positive, negative
 
 
 def _before(ranks: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

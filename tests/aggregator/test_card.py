@@ -1,6 +1,7 @@
 """The model card: figures a reader can add up by hand, and names that stay names."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from aggregator.settings import Aggregation
 from aggregator.status import read_status
 from broker.commands import run_cli
 from broker.errors import UsageError
+from broker.histograms import KEYS
 from broker.weights import load_model, read_metadata
 from tests.aggregator.bench import Bench, floats
 from tests.aggregator.conftest import MakeBench
@@ -94,9 +96,9 @@ def test_export_writes_the_model_its_card_and_the_same_facts_as_metadata(bench: 
         "# Model card: `fed`, version 1",
         "| task | `sepsis` |",
         "| `B` | 1 | 3 | 0.00 | 75.0% |",
-        "| `A` | this | 10 | `auc` | 0.6 |",
-        "| `B` | 0 (older) | 30 | `auc` | 0.9 |",
-        "| all | mean of different versions |  | `auc` | 0.825 |",
+        "| `A` | this | 10 | 0.6 |",
+        "| `B` | 0 (older) | 30 | 0.9 |",
+        "| mean by rows | different | 40 | 0.825 |",
         "| `w` | 2 |",
     ):
         assert line in text.splitlines()
@@ -160,3 +162,35 @@ def test_a_removed_sites_history_stays_readable(bench: Bench) -> None:
     assert (a.site, a.accepted, b.site, b.state, b.accepted, b.refused) == ("A", 2, "B", "removed", 2, 1)
     assert [one.site for one in card_of(bench, 2).sites] == ["A", "B"]
     assert "B" not in bench.journal.sites()
+
+
+def counts(**rows: float) -> dict[str, float]:
+    return dict.fromkeys(KEYS, 0.0) | rows
+
+
+def test_over_all_rows_the_counts_give_what_a_reader_can_add_up(bench: Bench) -> None:
+    # Positive rows in bins 25 and 10, negative ones in bins 0 and 10: of four pairs three are right and one is a tie.
+    of_one = (
+        Evaluation("A", 2, 2, {"auc": 1.0}, counts(p25=1, n00=1)),
+        Evaluation("B", 2, 2, {"auc": 0.5}, counts(p10=1, n10=1)),
+        Evaluation("C", 2, 5, {"auc": 0.5}),
+    )
+    card = replace(card_of(bench, 2), evaluations=of_one)
+    assert (card.pooled["auc"], card.pooled["auc_bound"]) == (3.5 / 4, 1 / 4 / 2)
+    assert "from their score histograms: auc 0.875 (within 0.12)" in to_markdown(card)
+    assert json.loads(card.metadata()["card"])["pooled"]["auc"] == 3.5 / 4
+    mixed = replace(card, evaluations=(replace(of_one[0], version=1), *of_one[1:]))
+    assert "histograms, of different versions, so only roughly: auc 0.875, calibration" in to_markdown(mixed)
+    assert "histograms" not in to_markdown(replace(card, evaluations=of_one[2:]))
+
+
+def test_counts_among_the_metrics_are_no_metrics_of_the_card(bench: Bench) -> None:
+    sent = {"auc": 0.5, **{f"scores.{name}": value for name, value in counts(p25=1, n00=1).items()}}
+    first = bench.journal.versions()[1].digest
+    bench.feed(
+        bench.sites["A"].update(
+            3, floats(1, 0), base_version=1, base_digest=first, held_out=2, metrics=list(sent.items())
+        )
+    )
+    newest = card_of(bench, 2).evaluations[0]
+    assert (newest.metrics, newest.histogram) == ({"auc": 0.5}, counts(p25=1, n00=1))

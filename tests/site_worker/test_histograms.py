@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from site_worker.metrics import (
+from broker.histograms import (
     BINS,
     EDGES,
-    auc,
-    calibration,
+    histogram_of,
     pooled_auc,
     pooled_auc_bound,
     pooled_calibration,
     pooled_calibration_bound,
-    risk_histogram,
+    without_histogram,
 )
+from site_worker.metrics import auc, calibration, risk_histogram
 
 ROWS = st.lists(st.tuples(st.floats(-8, 8), st.sampled_from([0.0, 1.0])), max_size=30)
 SITES = st.lists(ROWS, min_size=1, max_size=4)
@@ -83,3 +83,14 @@ def test_on_risks_as_they_are_in_hospitals_the_area_is_close() -> None:
     assert pooled_auc_bound(counted) < 0.06
     assert pooled_auc(counted) == pytest.approx(auc(scores, labels), abs=0.005)
     assert pooled_calibration(counted) == pytest.approx(calibration(scores, labels), abs=0.005)
+
+
+def test_counts_are_told_from_other_metrics_and_what_cannot_be_counts_is_none() -> None:
+    counts = risk_histogram(np.zeros((3, 1)), np.ones((3, 1)))
+    sent = {"auc": 0.5, **{f"scores.{name}": value for name, value in counts.items()}}
+    assert histogram_of(sent) == counts
+    assert without_histogram(sent) == {"auc": 0.5}
+    assert histogram_of({"auc": 0.5}) is None
+    assert histogram_of({name: value for name, value in sent.items() if name != "scores.p00"}) is None
+    assert histogram_of({**sent, "scores.q99": 1.0}) is None
+    assert histogram_of({**sent, "scores.p00": -1.0}) is None

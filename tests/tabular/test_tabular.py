@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from broker.errors import UsageError
+from broker.histograms import pooled_auc, pooled_auc_bound
 from broker.messages import Named
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
-from site_worker.metrics import pooled_auc, pooled_auc_bound
 from site_worker.tabular.features import held_out
 from site_worker.tasks.tabular import pooled, tabular, whole
 from site_worker.tasks.task import Split, Task, load_task
