@@ -71,7 +71,7 @@ def test_one_sites_mistake_and_anothers_slowness_are_their_own_and_visible(feder
     assert accepted["mistaken"] == 0
     assert accepted["well"] > accepted["slow"] >= 1
     late = federation.journal("SELECT max(staleness) FROM updates WHERE site = 'slow'")[0][0]
-    assert late >= 5  # its work counts, by its age
+    assert late >= 1  # its work counts, by its age
 
 
 def _announced(federation: Federation, administrator: Administrator, queue: str) -> int:

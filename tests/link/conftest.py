@@ -11,9 +11,12 @@ from broker.link import Link, Up
 from broker.memory import MemoryBroker, MemoryLink
 from broker.node import Node
 from broker.rabbit import RabbitLink
-from broker.topology import Rights
+from broker.topology import Queue, Rights
 from tests.link.recorder import Recorder
+from tests.link.steps import declare_queue
 
+WORK = "work"
+Attach = Callable[[str], tuple[RabbitLink, Recorder]]
 ALL_RIGHTS = Rights(configure=".*", write=".*", read=".*")
 Connected = tuple[Link, Recorder]
 
@@ -86,3 +89,40 @@ def link_factory(world: World, opened: Callable[[Link, Recorder], Link]) -> Call
         return opened(world.make(events, user), events), events
 
     return connect
+
+
+@pytest.fixture
+def attach(request: pytest.FixtureRequest) -> Iterator[Attach]:
+    """Opens a link to a URL and closes it after the test."""
+    links: list[RabbitLink] = []
+
+    def open_link(url: str) -> tuple[RabbitLink, Recorder]:
+        events = Recorder()
+        link = RabbitLink(url, events, name=request.node.name)
+        links.append(link)
+        link.open()
+        return link, events
+
+    yield open_link
+    for link in links:
+        link.close()
+
+
+@pytest.fixture
+def direct(attach: Attach, broker_url: str) -> tuple[RabbitLink, Recorder]:
+    """The administrator's link, without proxy, with the queue `work`."""
+    return with_work_queue(*attach(broker_url))
+
+
+def with_work_queue(link: RabbitLink, events: Recorder) -> tuple[RabbitLink, Recorder]:
+    events.next(Up)
+    declare_queue(link, events, Queue(WORK, "quorum"))
+    return link, events
+
+
+@pytest.fixture
+def connected(link_factory: Callable[..., Connected]) -> Connected:
+    """A link with the queue `work`."""
+    link, events = link_factory()
+    declare_queue(link, events, Queue(WORK, "quorum"))
+    return link, events

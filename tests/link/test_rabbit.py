@@ -1,24 +1,15 @@
-"""What only a real broker and a real network do to a link: refusals, cut lines, restarts, alarms."""
+"""What only a real broker and a real network do to a link: cut lines, restarts, alarms, silence."""
 
-import contextlib
 import os
-import socket
-import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from broker.accounts import Management
 from broker.install import find_rabbitmq
 from broker.link import (
     Confirmed,
-    Consuming,
-    Declared,
     Delivery,
-    Denied,
     Down,
     Link,
     Outgoing,
@@ -28,36 +19,13 @@ from broker.link import (
 )
 from broker.node import Node
 from broker.rabbit import RabbitLink
-from broker.topology import Queue, SiteNames, Topology, federation_topology, site_rights, updates_exchange
+from broker.topology import Queue, Topology
+from tests.link.conftest import WORK, Attach, with_work_queue
 from tests.link.proxy import Proxy
 from tests.link.recorder import Recorder, await_ready, state_of
+from tests.link.steps import declare, declare_queue
 
-WORK = "work"
 Open = Callable[[Link, Recorder], Link]
-Attach = Callable[[str], tuple[RabbitLink, Recorder]]
-
-
-@pytest.fixture
-def attach(request: pytest.FixtureRequest) -> Iterator[Attach]:
-    """Opens a link to a URL and closes it after the test."""
-    links: list[RabbitLink] = []
-
-    def open_link(url: str) -> tuple[RabbitLink, Recorder]:
-        events = Recorder()
-        link = RabbitLink(url, events, name=request.node.name)
-        links.append(link)
-        link.open()
-        return link, events
-
-    yield open_link
-    for link in links:
-        link.close()
-
-
-@pytest.fixture
-def direct(attach: Attach, broker_url: str) -> tuple[RabbitLink, Recorder]:
-    """The administrator's link, without proxy, with the queue `work`."""
-    return with_work_queue(*attach(broker_url))
 
 
 @pytest.fixture
@@ -83,17 +51,6 @@ def mortal(rabbitmq: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield node
     finally:
         node.kill()
-
-
-def with_work_queue(link: RabbitLink, events: Recorder) -> tuple[RabbitLink, Recorder]:
-    events.next(Up)
-    declare(link, events, Queue(WORK, "quorum"))
-    return link, events
-
-
-def declare(link: Link, events: Recorder, *queues: Queue) -> None:
-    link.declare(Topology(queues=queues))
-    assert events.next(Declared).error is None
 
 
 def work(number: int, body: bytes = b"") -> Outgoing:
@@ -225,7 +182,7 @@ def test_a_slow_receiver_holds_the_link_back_but_not_its_acks(broker_url: str, o
 
     link = RabbitLink(broker_url, deliver, name="answering")
     opened(link, events)
-    declare(link, events, Queue(WORK, "quorum"), Queue("answers", "quorum"))
+    declare(link, events, Topology(queues=(Queue(WORK, "quorum"), Queue("answers", "quorum"))))
     for number in range(20):
         link.publish(work(number))
     link.consume(WORK)
@@ -256,69 +213,6 @@ def test_a_receiver_that_fails_is_no_lost_line(
     assert events.next(Delivery).redelivered
 
 
-def test_a_wrong_password_is_final(attach: Attach, node: Node, vhost: str) -> None:
-    _, events = attach(node.amqp_url(password="wrong", vhost=vhost))
-    assert events.next(Denied).reason.endswith("refuses the login of 'admin': check its password.")
-    assert not events.has(Denied)
-
-
-def test_an_unknown_virtual_host_is_final(attach: Attach, node: Node) -> None:
-    _, events = attach(node.amqp_url(vhost="nowhere"))
-    assert "no virtual host 'nowhere'" in events.next(Denied).reason
-
-
-def test_a_virtual_host_without_access_is_final(attach: Attach, node: Node, management: Management, vhost: str) -> None:
-    management.put_user("stranger", "secret")
-    _, events = attach(node.amqp_url("stranger", "secret", vhost))
-    assert "does not let 'stranger' use the virtual host" in events.next(Denied).reason
-
-
-@pytest.fixture
-def site_url(direct: tuple[RabbitLink, Recorder], node: Node, management: Management, vhost: str) -> str:
-    """The address of an account with no more than a site's rights."""
-    link, events = direct
-    for topology in (federation_topology("fed"), SiteNames("fed", "a").topology(), SiteNames("fed", "b").topology()):
-        link.declare(topology)
-        assert events.next(Declared).error is None
-    management.put_user("site-a", "secret")
-    management.set_rights(vhost, "site-a", site_rights("fed", "a"))
-    return node.amqp_url("site-a", "secret", vhost)
-
-
-def test_a_site_can_do_its_own_work(attach: Attach, site_url: str) -> None:
-    link, events = attach(site_url)
-    events.next(Up)
-    names = SiteNames("fed", "a")
-    link.consume(names.rounds)
-    assert events.next(Consuming) == Consuming(names.rounds)
-    link.publish(Outgoing(updates_exchange("fed"), names.update_key, b"", token=1))
-    assert events.next(Confirmed).token == 1
-
-
-def test_reading_another_sites_queue_is_final(attach: Attach, site_url: str) -> None:
-    link, events = attach(site_url)
-    events.next(Up)
-    link.consume(SiteNames("fed", "b").rounds)
-    assert "'site-a'" in events.next(Denied).reason
-
-
-def test_publishing_in_another_sites_name_is_final(attach: Attach, site_url: str) -> None:
-    link, events = attach(site_url)
-    events.next(Up)
-    link.publish(Outgoing(updates_exchange("fed"), SiteNames("fed", "b").update_key, b"", token=1))
-    assert "'site-a'" in events.next(Denied).reason
-
-
-def test_declaring_without_permission_is_told(attach: Attach, site_url: str) -> None:
-    link, events = attach(site_url)
-    events.next(Up)
-    link.declare(Topology(queues=(Queue("mine", "quorum"),)))
-    error = events.next(Declared).error
-    assert error is not None
-    assert "refused" in error
-    assert state_of(link, events, SiteNames("fed", "a").rounds)
-
-
 def test_a_message_above_the_brokers_size_limit_is_returned(direct: tuple[RabbitLink, Recorder]) -> None:
     link, events = direct
     link.publish(work(1, bytes((128 << 20) + 1)))
@@ -345,7 +239,7 @@ def test_an_alarm_delays_publishes_and_not_deliveries(attach: Attach, mortal: No
 def test_a_restarted_broker_has_lost_nothing(attach: Attach, mortal: Node) -> None:
     link, events = attach(mortal.amqp_url())
     events.next(Up)
-    declare(link, events, Queue("kept", "quorum"))
+    declare_queue(link, events, Queue("kept", "quorum"))
     link.publish(Outgoing("", "kept", b"1", token=1))
     assert events.next(Confirmed).token == 1
     link.consume("kept")
@@ -372,61 +266,3 @@ def set_memory_limit(node: Node, share: str) -> None:
         "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
     }
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-
-
-@pytest.fixture
-def impostor(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """The port of a TLS server with a certificate for another host, and that certificate."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = "openssl req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=other -addext subjectAltName=DNS:other"
-    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=_shake_hands, args=(server, context))
-        thread.start()
-        yield server.getsockname()[1], certificate
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def _shake_hands(server: socket.socket, context: ssl.SSLContext) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            line, _ = server.accept()
-            with line, contextlib.suppress(OSError):
-                context.wrap_socket(line, server_side=True).close()
-
-
-@pytest.mark.parametrize(("trusted", "reason"), [(False, "self-signed"), (True, "not valid for '127.0.0.1'")])
-def test_a_certificate_that_is_not_the_brokers_is_final(
-    impostor: tuple[int, Path], opened_tls: Callable[[str, Path | None], Recorder], trusted: bool, reason: str
-) -> None:
-    port, certificate = impostor
-    events = opened_tls(f"amqps://a:b@127.0.0.1:{port}/v", certificate if trusted else None)
-    denied = events.next(Denied).reason
-    assert reason in denied
-    assert denied.endswith("check the host name and the CA file.")
-
-
-def test_tls_to_a_port_without_tls_is_final(node: Node, opened_tls: Callable[[str, Path | None], Recorder]) -> None:
-    events = opened_tls(node.amqp_url().replace("amqp://", "amqps://"), None)
-    assert (
-        events.next(Denied).reason
-        == f"127.0.0.1:{node.amqp_port} does not speak TLS: use the broker's TLS port, usually 5671."
-    )
-
-
-@pytest.fixture
-def opened_tls() -> Iterator[Callable[[str, Path | None], Recorder]]:
-    links: list[RabbitLink] = []
-
-    def open_link(url: str, ca_file: Path | None) -> Recorder:
-        events = Recorder()
-        links.append(RabbitLink(url, events, name="tls", ca_file=ca_file))
-        links[-1].open()
-        return events
-
-    yield open_link
-    for link in links:
-        link.close()

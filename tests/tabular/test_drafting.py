@@ -3,7 +3,6 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,112 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import UsageError
-from site_worker.tabular.declaration import Declaration, load_declaration
+from site_worker.tabular.declaration import load_declaration
 from site_worker.tabular.drafting import draft
 from site_worker.tabular.schema import Column
 from site_worker.tabular.table import read_table
 from tests.tabular.bench import written
-
-ROWS = 60
-
-
-def table(*columns: tuple[str, Any], rows: int = ROWS, delimiter: str = ",", header: bool = True) -> str:
-    """A text file; each column is a name and its cells, repeated as often as there are rows."""
-    lines = [delimiter.join(name for name, _ in columns)] if header else []
-    lines += [delimiter.join(str(cells[row % len(cells)]) for _, cells in columns) for row in range(rows)]
-    return "\n".join(lines) + "\n"
-
-
-AGE = ("age", range(40, 97))
-WEIGHT = ("weight", [61.5, 72.25, 80.0, 55.75, 90.5, 66.0, 71.25])
-SEX = ("sex", ["F", "M", "M"])
-DIED = ("died", [0, 0, 0, 1, 0])
-ID = ("patient_id", [f"P{row}" for row in range(ROWS)])
-SIMPLE = (AGE, WEIGHT, SEX, DIED)
-GERMAN = ("weight", ["61,5", "72,25", "80", "55,75"])
-
-
-def drafted(folder: Path, files: dict[str, str | bytes]) -> tuple[Declaration, str, list[str]]:
-    """The draft of `files`, loaded; every file reads with it and keeps every row that has a label."""
-    for name, content in files.items():
-        written(folder, content, name)
-    text, sentences = draft(folder)
-    path = folder / "federation.toml"
-    path.write_text(text)
-    declaration = load_declaration(path)
-    for file in declaration.files_of(folder).values():
-        assert len(read_table(file, declaration).labels)
-    return declaration, text, sentences
-
-
-AWKWARD: dict[str, dict[str, str | bytes]] = {
-    "plain": {"north.csv": table(*SIMPLE), "south.csv": table(*SIMPLE)},
-    "one file": {"north.csv": table(*SIMPLE)},
-    "a few rows": {"north.csv": table(*SIMPLE, rows=4)},
-    "delimiters": {
-        "a.csv": table(*SIMPLE), "b.csv": table(*SIMPLE, delimiter=";"), "c.csv": table(*SIMPLE, delimiter="|"),
-        "d.csv": table(*SIMPLE, delimiter="\t"), "e.tsv": table(*SIMPLE, delimiter="\t"),
-    },
-    "decimal commas": {"north.csv": table(AGE, GERMAN, SEX, DIED, delimiter=";")},
-    "as many commas as delimiters": {"north.csv": table(GERMAN, ("dose", ["1,5", "2,0", "2"]), DIED, delimiter=";")},
-    "a column is lacking": {"north.csv": table(*SIMPLE), "south.csv": table(AGE, DIED)},
-    "another order": {"north.csv": table(*SIMPLE), "south.csv": table(*reversed(SIMPLE))},
-    "a category at one site": {
-        "north.csv": table(*SIMPLE), "south.csv": table(AGE, WEIGHT, ("sex", ["F", "M", "D"]), DIED),
-    },
-    "one class at one site": {"north.csv": table(*SIMPLE), "south.csv": table(AGE, WEIGHT, SEX, ("died", [0]))},
-    "missing everywhere at one site": {
-        "north.csv": table(*SIMPLE), "south.csv": table(("age", [""]), WEIGHT, SEX, DIED),
-    },
-    "signs, words and codes": {
-        "north.csv": table(
-            ("age", [50, "?", 61, -9]), ("lactate", [1.5, "unknown", 2.5, "."]), ("sex", ["F", "M", "-"]),
-            ("died", [0, 1, "NA", 0]),
-        ),
-        "south.csv": table(
-            ("age", [50, "n/a", 61, "-9.0"]), ("lactate", [1.5, -999, 9999, 4]), ("sex", ["F", "-9", "M"]), DIED
-        ),
-    },
-    "a code that is a number elsewhere": {"north.csv": table(AGE, ("excess", [-9, -3, 2, 5, -20]), DIED)},
-    "identifiers": {
-        "north.csv": table(ID, ("row", range(1, ROWS + 1)), ("zip", [f"D-{row}" for row in range(ROWS)]), *SIMPLE),
-        "south.csv": table(ID, ("row", range(30)), ("zip", [f"F-{row}" for row in range(30)]), *SIMPLE, rows=30),
-    },
-    "an exported index": {"north.csv": table(("", range(ROWS)), *SIMPLE)},
-    "dates and notes": {
-        "north.csv": table(
-            ("admitted", [f"2020-01-{day:02}" for day in range(1, 29)]),
-            ("note", [f"text {row % 45}" for row in range(90)]), *SIMPLE,
-        )
-    },
-    "constant and empty columns": {"north.csv": table(("ward", ["A"]), ("nothing", [""]), *SIMPLE)},
-    "one number with a slip": {"north.csv": table(("age", [*range(40, 90), "5O"]), *SIMPLE[1:])},
-    "texts for labels": {
-        "north.csv": table(AGE, ("outcome", ["alive", "dead", "alive"])),
-        "south.csv": table(AGE, ("outcome", [0, 1, 0])),
-    },
-    "booleans": {"north.csv": table(AGE, ("readmitted", ["True", "False", "False"]))},
-    "names with quotes": {
-        "north.csv": table(('"he said ""x"" [y] = \'z\'"', range(50)), ("größe\x7f", range(50)), *SIMPLE),
-    },
-    "cells with quotes": {"north.csv": table(AGE, ("ward", ['"A, ""x"""', '"B\\n"', '"C\nD"']), DIED)},
-    "byte order mark and carriage returns": {
-        "north.csv": b"\xef\xbb\xbf" + table(*SIMPLE).replace("\n", "\r\n").encode(), "south.csv": table(*SIMPLE),
-    },
-    "no header": {"north.csv": table(*SIMPLE, header=False), "south.csv": table(*SIMPLE, header=False)},
-    "no header, other delimiters": {
-        "north.csv": table(*SIMPLE, header=False), "south.csv": table(*SIMPLE, header=False, delimiter=";"),
-    },
-    "survival": {"north.csv": table(AGE, ("followup_days", range(900)), ("status", [1, 1, 2]), rows=900)},
-    "times and events never known together": {
-        "north.csv": table(AGE, ("time", [1, ""]), ("died", ["", 0])), "south.csv": table(AGE, ("time", [1, 2]), DIED),
-    },
-    "names in capitals": {
-        "north.csv": table(AGE, SEX, ("DIED", [0, 1])), "south.csv": table(("Age", range(50)), SEX, ("DIED", [0, 1])),
-    },
-    "whole numbers as codes": {"north.csv": table(AGE, ("pain", [1, 2, 3, 4]), DIED)},
-    "numbers as such": {"north.csv": table(("a", ["1e3", "+2", ".5", "5."]), ("b", ["007", "1.0", "1"]), DIED)},
-}  # fmt: skip
+from tests.tabular.folders import AGE, AWKWARD, DIED, GERMAN, ID, ROWS, SEX, SIMPLE, drafted, table
 
 
 @pytest.mark.parametrize("files", AWKWARD.values(), ids=AWKWARD)
@@ -261,101 +160,6 @@ def test_decimal_commas_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "positive", "negative"),
-    [
-        ([0, 1, 1], ("1",), ("0",)),
-        ([2, 1, 1], ("2",), ("1",)),
-        ([-1, 1, 1], ("1",), ("-1",)),
-        (["no", "yes", "yes"], ("yes",), ("no",)),
-        (["N", "Y"], ("Y",), ("N",)),
-        (["alive", "dead", "dead"], ("dead",), ("alive",)),
-        (["yes", 1, "no", 0], ("1", "yes"), ("0", "no")),
-        (["stroke", "stroke", "bleeding"], ("bleeding",), ("stroke",)),
-    ],
-)
-def test_the_positive_value_is_the_larger_number_the_yes_or_the_rarer_text(
-    tmp_path: Path, cells: list[Any], positive: tuple[str, ...], negative: tuple[str, ...]
-) -> None:
-    found, _, _ = drafted(tmp_path, {"north.csv": table(AGE, ("outcome", cells))})
-    assert (found.label.positive, found.label.negative) == (positive, negative)
-
-
-def cleveland(rows: int, seed: int) -> str:
-    """Drawn rows in the layout of the well-known heart data: no header, ? and -9 for missing, a grade in the end."""
-    random = np.random.default_rng(seed)
-    lines = []
-    for _ in range(rows):
-        known = random.random(3) > 0.1
-        cells = [
-            random.integers(30, 77), random.integers(0, 2), random.integers(1, 5), random.integers(95, 200),
-            random.integers(130, 400) if known[0] else -9, random.integers(0, 2), random.integers(0, 3),
-            random.integers(75, 200) if known[1] else "?", random.integers(0, 2), round(random.random() * 6, 1),
-            random.integers(1, 4), random.integers(0, 4), random.choice([3, 6, 7]) if known[2] else "?",
-            random.choice([0, 0, 0, 1, 2, 3, 4]),
-        ]  # fmt: skip
-        lines.append(",".join(map(str, cells)))
-    return "\n".join(lines) + "\n"
-
-
-def test_the_layout_of_the_heart_data(tmp_path: Path) -> None:
-    files: dict[str, str | bytes] = {f"{name}.data.csv": cleveland(120, seed) for seed, name in enumerate("xy")}
-    found, text, sentences = drafted(tmp_path, files)
-    assert found.files.names[0] == "column01"
-    assert (found.label.column, found.label.above) == ("column14", 0.0)
-    assert found.columns["column05"].missing == ("-9",)
-    assert found.columns["column13"].categories == ("3", "6", "7")
-    assert [name for name, column in found.columns.items() if column.role == "number"] == [
-        f"column{place:02}" for place in (1, 2, 4, 5, 6, 8, 9, 10)
-    ]
-    assert "taken for codes; if they are amounts" in text
-    assert any("no header" in one for one in sentences)
-
-
-def test_survival_is_recognised(tmp_path: Path) -> None:
-    found, _, sentences = drafted(tmp_path, AWKWARD["survival"])
-    assert (found.task, found.label.time, found.label.event) == ("cox", "followup_days", "status")
-    assert (found.label.positive, found.label.negative) == (("2",), ("1",))
-    assert any("The label is followup_days until status" in one for one in sentences)
-
-
-def test_a_label_that_cannot_be_told_is_left_to_a_person(tmp_path: Path) -> None:
-    written(tmp_path, table(AGE, SEX, ("smoker", [0, 1]), ("ward", ["A", "B", "C"])))
-    text, sentences = draft(tmp_path)
-    path = tmp_path / "federation.toml"
-    path.write_text(text)
-    with pytest.raises(UsageError, match="choose the label"):
-        load_declaration(path)
-    assert "Choose the label: it could be sex, smoker;" in " ".join(sentences)
-    chosen = "\n".join(line.removeprefix("# ") for line in text.split('column = ""')[1].splitlines()[4:7])
-    assert chosen.splitlines() == ['column = "smoker"', 'positive = ["1"]', 'negative = ["0"]']
-    edited = text.replace('column = ""', chosen + "  #", 1).replace('[columns.smoker]\nrole = "number"', "#")
-    path.write_text(edited)
-    assert len(read_table(tmp_path / "north.csv", load_declaration(path)).labels) == ROWS
-
-
-def test_two_outcomes_leave_the_choice_and_a_target_among_them_decides(tmp_path: Path) -> None:
-    written(tmp_path, table(AGE, DIED, ("readmitted", [0, 1])))
-    assert "Choose the label: it could be died, readmitted" in " ".join(draft(tmp_path)[1])
-    written(tmp_path, table(AGE, DIED, ("label", [0, 1])))
-    sentences = draft(tmp_path)[1]
-    assert any(one.startswith("The label is label") for one in sentences)
-    assert "Named as outcomes too: died; ignore those that are known only after the label." in sentences
-
-
-def test_what_one_site_never_knows_is_no_label(tmp_path: Path) -> None:
-    written(tmp_path, table(AGE, ("died", [0, 1, -9])), "north.csv")
-    written(tmp_path, table(AGE, ("died", [-9])), "south.csv")
-    assert any(one.startswith("No label was found") for one in draft(tmp_path)[1])
-
-
-def test_no_column_that_could_be_a_label_is_told(tmp_path: Path) -> None:
-    written(tmp_path, table(AGE, WEIGHT))
-    text, sentences = draft(tmp_path)
-    assert 'column = ""' in text
-    assert any(one.startswith("No label was found") for one in sentences)
-
-
-@pytest.mark.parametrize(
     ("files", "said"),
     [
         ({}, "has no .csv, .tsv, .parquet file"),
@@ -407,13 +211,3 @@ def test_the_federation_is_named_after_the_folder(tmp_path: Path) -> None:
     for folder, name in (("Ward 3", "Ward-3"), ("models", "federation-models"), ("---", "federation")):
         (tmp_path / folder).mkdir()
         assert drafted(tmp_path / folder, AWKWARD["plain"])[0].name == name
-
-
-def test_a_label_that_is_asked_for_is_taken_and_one_that_cannot_be_names_those_that_can(tmp_path: Path) -> None:
-    path = written(tmp_path, table(*SIMPLE), "north.csv")
-    text, sentences = draft(path.parent, label="sex")
-    assert 'column = "sex"  # as asked for' in text
-    assert any(sentence.startswith("The label is sex, as asked for") for sentence in sentences)
-    assert "[columns.died]" in text
-    with pytest.raises(UsageError, match=r"^Column 'weight' cannot be the label; those that can: sex, died\.$"):
-        draft(path.parent, label="weight")
