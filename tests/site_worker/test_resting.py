@@ -77,6 +77,16 @@ def test_resuming_before_the_training_has_halted_loses_nothing(connected: Site) 
     assert only(connected.feed(Halted(announcement)) + tick(connected), Train) == [Train(announcement, None)]
 
 
+def test_a_newer_version_that_came_meanwhile_does_not_take_the_halted_rounds_place(connected: Site) -> None:
+    announcement, _ = train(connected, 3)
+    pause(connected)
+    pause(connected, paused=False)
+    announce(connected, 7)
+    halted = connected.feed(Halted(announcement))
+    assert only(halted, Consume) == []
+    assert only(tick(connected), Train) == [Train(announcement, None)]
+
+
 def test_a_round_that_ended_just_when_it_was_halted_counts(connected: Site) -> None:
     announcement, _ = train(connected, 3)
     pause(connected)
