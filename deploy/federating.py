@@ -51,7 +51,8 @@ class Run:
         self.federation.set_up(federation=name, task=self.cohort.task, sites=plans, settings=settings)
 
     def go(self, title: str, *, tell: Callable[[str], object]) -> None:
-        """Start everything, or go on with what was stopped, and watch it to its end."""
+        """Start everything, or go on with what was stopped, perhaps to another end, and watch it."""
+        self._end_at(self.wanted.versions)
         self.federation.start_aggregator()
         self._start_sites(tell)
         with LiveView(title) as view:
@@ -73,10 +74,10 @@ class Run:
         if len(failed) == len(rows):
             raise UsageError(f"No site can take part. {failed[0].site}: {failed[0].note}")
         if self.wanted.minutes and self.watch.seconds >= 60 * self.wanted.minutes:
-            self._end_at(version)
+            self._end_at(max(1, version))
             return True
         return bool(self.wanted.versions) and version >= self.wanted.versions
 
     def _end_at(self, version: int) -> None:
         with closing(Journal(self.federation.aggregator.journal_file)) as journal:
-            write_control(journal, Control(stop_after=max(1, version)))
+            write_control(journal, Control(stop_after=version))
