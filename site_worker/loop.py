@@ -34,7 +34,7 @@ from site_worker.effects import (
 )
 from site_worker.outbox import Made, Outbox
 
-MODEL_PREFETCH: Final = 1  # a reader that is cancelled still reads what was prefetched, on a hospital's line
+MODEL_PREFETCH: Final = 1  # what a cancelled reader had prefetched comes over the hospital's line all the same
 RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 600.0
 DOUBLINGS: Final = 6
