@@ -29,6 +29,12 @@ def commands(heading: str) -> list[str]:
     return [line for block in blocks for line in block.strip().splitlines()]
 
 
+def inline(command: str) -> str:
+    """A command that the README names in a sentence."""
+    assert f"`{command}`" in README
+    return command
+
+
 def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
@@ -112,7 +118,9 @@ def test_the_walk_through_trains_every_command_works_and_one_more_disturbs_nobod
     assert before.items() < terminals.connections().items(), "somebody was disconnected"
     assert all(service.poll() is None for service in services.values()), "somebody has ended"
     assert terminals.said() == ""
-    assert terminals.close() == [0, 0, 0, 0]
+    assert "rabbitmqctl" in terminals.type(inline("fedqueue broker rights clinics NY MN"))
+    terminals.type(inline("fedqueue aggregator remove-site agg KY --broker broker"))
+    assert terminals.close() == [0, 0, 0, 3]  # KY's account is gone
 
 
 def test_a_folder_of_files_is_federated_as_written(terminals: Terminals) -> None:
@@ -123,6 +131,7 @@ def test_a_folder_of_files_is_federated_as_written(terminals: Terminals) -> None
     for words in ("NY alone", "federated", "pooled", "lost 0, counted twice 0", "same weights bit for bit"):
         assert words in compared
     assert "At NY, which took no part:" in said["fedqueue local clinics --leave-out NY"]
+    assert "auc over 3 runs" in said["fedqueue local clinics --seeds 3 --versions 20"]
     assert (terminals.folder / "clinics" / "results" / "report.html").is_file()
 
 
