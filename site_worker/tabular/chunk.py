@@ -1,6 +1,6 @@
 """Rows of a file on their way into memory: some thousands at a time, by column, not yet understood."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,16 +25,20 @@ class Chunk:
     columns: Mapping[str, Cells]
 
 
+Chunks = Generator[Chunk, None, None]
+
+
 @dataclass(frozen=True)
 class Source:
-    """An opened file. `chunks` reads it from its beginning: column names to whether numbers are wanted of it.
+    """A file that can be read. `chunks` does, from its beginning: column names to whether numbers are wanted of it.
 
-    Numbers are given where the file holds numbers, texts elsewhere. A cell is never refused here, a row may be.
+    Numbers are given where the file holds numbers, texts elsewhere. A cell is never refused here, a row may be. The
+    file is open until the chunks are closed or at their end.
     """
 
     path: Path
     names: tuple[str, ...]
-    chunks: Callable[[Mapping[str, bool]], Iterator[Chunk]]
+    chunks: Callable[[Mapping[str, bool]], Chunks]
 
 
 def refusal(path: Path, row: int, what: str) -> UsageError:

@@ -6,15 +6,18 @@ A row is named by the line at which it begins, as a text editor counts.
 """
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.errors import UsageError
-from site_worker.tabular.chunk import CHUNK_ROWS, Chunk, Source, refusal
+from site_worker.tabular.chunk import CHUNK_ROWS, Chunk, Chunks, Source, refusal
 from site_worker.tabular.declaration import FILE_NAME
 from site_worker.tabular.schema import DELIMITERS, Files, repeated
+
+Records = Generator[tuple[int, list[str]], None, None]
 
 MAX_LINE_BYTES: Final = 1 << 20
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -30,12 +33,12 @@ def open_delimited(path: Path, files: Files, required: tuple[str, ...]) -> Sourc
     names = tuple(first) if files.header else files.names
     _require_names(path, names, required, delimiter)
 
-    def chunks(wanted: Mapping[str, bool]) -> Iterator[Chunk]:
+    def chunks(wanted: Mapping[str, bool]) -> Chunks:
         places = {name: names.index(name) for name in wanted}
-        rows = records(path, delimiter)
-        if files.header:
-            next(rows)
-        yield from _chunks(path, rows, len(names), places)
+        with closing(records(path, delimiter)) as rows:
+            if files.header:
+                next(rows)
+            yield from _chunks(path, rows, len(names), places)
 
     return Source(path, names, chunks)
 
@@ -86,14 +89,19 @@ def delimiter_of(path: Path, files: Files, required: tuple[str, ...]) -> str:
 
 def first_row(path: Path, delimiter: str) -> list[str]:
     """The cells of the first row, without spaces around; UsageError if the file is empty."""
-    for _, cells in records(path, delimiter):
-        return [cell.strip() for cell in cells]
+    with closing(records(path, delimiter)) as rows:
+        for _, cells in rows:
+            return [cell.strip() for cell in cells]
     raise UsageError(f"{path} is empty; put the hospital's rows into it or take it out of the folder.")
 
 
-def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the line at which it begins."""
-    reader = csv.reader(_lines(path), delimiter=delimiter, skipinitialspace=True, strict=True)
+def records(path: Path, delimiter: str) -> Records:
+    """Rows that are not blank, each with the line at which it begins. Close it: the file is open."""
+    with closing(_lines(path)) as lines:
+        yield from _records(path, csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True))
+
+
+def _records(path: Path, reader: Any) -> Records:
     end = 0
     while True:
         try:
@@ -122,7 +130,7 @@ def _chunks(
         yield Chunk([row for row, _ in some], {name: columns[place] for name, place in places.items()})
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str]:
     """Lines as text. Decoded one by one, so that the line of a bad byte is known."""
     try:
         with path.open("rb") as file:

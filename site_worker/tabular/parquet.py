@@ -4,14 +4,14 @@ Numbers and booleans come as numbers where numbers are wanted and as texts elsew
 not known. Columns that are not wanted are never read. Dates, times, lists and bytes are refused if they are wanted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from broker.errors import UsageError
-from site_worker.tabular.chunk import CHUNK_ROWS, Cells, Chunk, Source
+from site_worker.tabular.chunk import CHUNK_ROWS, Cells, Chunk, Chunks, Source
 from site_worker.tabular.schema import repeated
 
 READABLE: Final = ("number", "boolean", "text", "null")
@@ -24,7 +24,7 @@ def open_parquet(path: Path, required: tuple[str, ...]) -> Source:
         if name not in names:
             raise UsageError(f"{path} has no column {name!r}; add it, or declare it with optional = true.")
 
-    def chunks(wanted: Mapping[str, bool]) -> Iterator[Chunk]:
+    def chunks(wanted: Mapping[str, bool]) -> Chunks:
         kinds = kinds_of(path)
         for name in wanted:
             if kinds[name] not in READABLE:
@@ -52,7 +52,7 @@ _INSTEAD: Final = {
 _OTHERWISE: Final = "store one number or text a row instead."
 
 
-def _chunks(path: Path, kinds: Mapping[str, str], wanted: Mapping[str, bool]) -> Iterator[Chunk]:
+def _chunks(path: Path, kinds: Mapping[str, str], wanted: Mapping[str, bool]) -> Chunks:
     import pyarrow  # noqa: PLC0415 - see _opened
 
     start = 1

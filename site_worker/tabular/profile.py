@@ -8,7 +8,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final, cast
 
@@ -146,10 +148,11 @@ def _profiled(
 ) -> FileProfile:
     wanted = [name for name in source.names if name and name not in unreadable]
     columns, rows = {name: Profile(comma=delimiter not in (None, ",")) for name in wanted}, 0
-    for chunk in source.chunks(dict.fromkeys(wanted, False)):
-        rows += len(chunk.rows)
-        for name, column in columns.items():
-            column.add(source.path, cast("Texts", chunk.columns[name]), chunk.rows)  # no numbers were wanted
+    with closing(source.chunks(dict.fromkeys(wanted, False))) as chunks:
+        for chunk in chunks:
+            rows += len(chunk.rows)
+            for name, column in columns.items():
+                column.add(source.path, cast("Texts", chunk.columns[name]), chunk.rows)  # no numbers were wanted
     if not rows:
         raise no_rows(source.path)
     return FileProfile(source.path, delimiter, header, source.names, columns, unreadable)
@@ -201,5 +204,6 @@ def any_number(text: str, *, comma: bool) -> float | None:
 
 
 def _first_rows(path: Path, delimiter: str) -> list[list[str]]:
-    rows = [cells for _, (_, cells) in zip(range(ROWS_TO_GUESS), records(path, delimiter), strict=False)]
+    with closing(records(path, delimiter)) as found:
+        rows = [cells for _, cells in islice(found, ROWS_TO_GUESS)]
     return rows or [first_row(path, delimiter)]  # which says that the file is empty

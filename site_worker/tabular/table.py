@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -48,13 +49,15 @@ def read_table(path: Path, declaration: Declaration) -> Table:
     outcome = _outcome_readers(path, declaration)
     grown = {name: _Growing(reader) for name, reader in present.items()}
     labels, rows = [np.empty((0, len(outcome)))], 0
-    for chunk in source.chunks({name: isinstance(one, Numbers) for name, one in (present | outcome).items()}):
-        rows += len(chunk.rows)
-        label = _labels(chunk, outcome, declaration)
-        known = ~np.any(np.isnan(label), axis=1)
-        labels.append(label[known])
-        for name, column in grown.items():
-            column.extend(_kept(chunk.columns[name], known), _kept(chunk.rows, known))
+    wanted = {name: isinstance(one, Numbers) for name, one in (present | outcome).items()}
+    with closing(source.chunks(wanted)) as chunks:
+        for chunk in chunks:
+            rows += len(chunk.rows)
+            label = _labels(chunk, outcome, declaration)
+            known = ~np.any(np.isnan(label), axis=1)
+            labels.append(label[known])
+            for name, column in grown.items():
+                column.extend(_kept(chunk.columns[name], known), _kept(chunk.rows, known))
     left = sum(map(len, labels))
     _require(path, rows, left, declaration)
     columns = {

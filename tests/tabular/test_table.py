@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from broker.errors import UsageError
@@ -154,3 +155,11 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
     assert table.labels[:, 0].tolist() == [1.0, 0.0]
     with pytest.raises(UsageError, match="row 1 names the columns; take it out, or set header = true"):
         read(tmp_path, "died,sex,ward,age\n1,F,3,50\n", text)
+
+
+@pytest.mark.parametrize("last", ["1,60", "1,sixty,F", "1,60,X", '1,"60,F'])
+def test_a_file_that_is_refused_is_closed_at_once(tmp_path: Path, last: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        read(tmp_path, "died,age,sex\n" + "1,60,F\n" * (3 * CHUNK_ROWS) + last + "\n" + "1,60,F\n" * CHUNK_ROWS)
+    opened = {Path(file.path) for file in psutil.Process().open_files()}
+    assert tmp_path / "north.csv" not in opened, refused.value
