@@ -5,8 +5,7 @@ the task is made, so that what is wrong with it is told at once. docs/data.md ha
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,69 +31,20 @@ RISK: Final[Mapping[str, Metric]] = {"auc": auc, "accuracy": accuracy, "brier": 
 SURVIVAL: Final[Mapping[str, Metric]] = {"c_index": c_index}
 
 
-@dataclass(frozen=True)
-class Part:
-    """A file's rows: which of them train, and which are held out."""
-
-    table: Table
-    train: Rows
-    test: Rows
-
-
 def tabular(declaration: str, data: str, seed: int = 0) -> Task:
     """The task of one hospital: paths of federation.toml and of its own file. `seed` draws its held-out rows."""
     agreed = _agreed(declaration)
-    return _task(agreed, [_part(agreed, data, seed)])
-
-
-def pooled(declaration: str, data: Sequence[str], seed: int = 0) -> Task:
-    """All files in one place, as no federation ever has them, with the very rows held out that `tabular` holds out."""
-    if not data:
-        raise UsageError("Nothing can be pooled of no files; name one at least.")
-    agreed = _agreed(declaration)
-    return _task(agreed, [_part(agreed, one, seed) for one in data])
-
-
-def whole(declaration: str, data: str, seed: int = 0) -> Task:
-    """A hospital that took no part: all rows are test rows, and training rows too, which nothing should train on."""
-    agreed = _agreed(declaration)
-    part = _part(agreed, data, seed)
-    rows = np.arange(len(part.table.labels))
-    return _task(agreed, [Part(part.table, rows, rows)])
-
-
-def _agreed(path: str) -> Declaration:
-    agreed = load_declaration(Path(path))
-    if agreed.own_task is not None:
-        raise UsageError(
-            f"{path} declares the own task {agreed.task!r}, which is no logistic, mlp or cox; run that one."
-        )
-    return agreed
-
-
-def _part(agreed: Declaration, data: str, seed: int) -> Part:
-    path = Path(data)
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}; name the hospital's own CSV or Parquet file.")
-    table = read_table(path, agreed)
-    for note in table.notes:
-        log.warning("rows of this site: %s", note)
+    table = _table(data, agreed)
     chosen = held_out(table.labels[:, -1], agreed.files.held_out, seed)
-    return Part(table, np.flatnonzero(~chosen), np.flatnonzero(chosen))
-
-
-def _task(agreed: Declaration, parts: list[Part]) -> Task:
+    train, test = np.flatnonzero(~chosen), np.flatnonzero(chosen)
     features = Features.of(agreed)
 
     def statistics() -> FeatureStatistics:
-        summed = FeatureStatistics.summed(features.statistics(part.table, part.train) for part in parts)
-        assert summed is not None
-        return summed
+        return features.statistics(table, train)
 
     def split(common: FeatureStatistics | None) -> Split:
         scale = (common or statistics()) if features.numbers else None
-        train, test = ([(part.table, getattr(part, rows)) for part in parts] for rows in ("train", "test"))
-        return Split(_tensors(features, train, scale), _tensors(features, test, scale))
+        return Split(_tensors(features, table, train, scale), _tensors(features, table, test, scale))
 
     survival = agreed.task == "cox"
     histograms: Mapping[str, Metric] = {"scores": risk_histogram} if agreed.metrics.histograms else {}
@@ -108,13 +58,28 @@ def _task(agreed: Declaration, parts: list[Part]) -> Task:
     )
 
 
-def _tensors(features: Features, parts: list[tuple[Table, Rows]], scale: FeatureStatistics | None) -> TensorDataset:
+def _agreed(path: str) -> Declaration:
+    agreed = load_declaration(Path(path))
+    if agreed.own_task is not None:
+        raise UsageError(
+            f"{path} declares the own task {agreed.task!r}, which is no logistic, mlp or cox; run that one."
+        )
+    return agreed
+
+
+def _table(data: str, agreed: Declaration) -> Table:
+    path = Path(data)
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}; name the hospital's own CSV or Parquet file.")
+    table = read_table(path, agreed)
+    for note in table.notes:
+        log.warning("rows of this site: %s", note)
+    return table
+
+
+def _tensors(features: Features, table: Table, rows: Rows, scale: FeatureStatistics | None) -> TensorDataset:
     """Features as float32; labels too, but times as float64: two that differ must not become a tie."""
-    count = sum(len(rows) for _, rows in parts)
-    x = np.empty((count, features.width), dtype=np.float32)
-    start = 0
-    for table, rows in parts:
-        features.fill(x[start : start + len(rows)], table, rows, scale)
-        start += len(rows)
-    y = np.concatenate([table.labels[rows] for table, rows in parts])
+    x = np.empty((len(rows), features.width), dtype=np.float32)
+    features.fill(x, table, rows, scale)
+    y = table.labels[rows]
     return TensorDataset(torch.from_numpy(x), torch.from_numpy(y if y.shape[1] > 1 else y.astype(np.float32)))

@@ -7,8 +7,6 @@ from broker.link import (
     Delivery,
 )
 from broker.topology import (
-    Queue,
-    SiteNames,
     federation_topology,
     models_stream,
 )
@@ -18,10 +16,6 @@ from tests.link.steps import consume, declare, send
 
 Connect = Callable[..., Connected]
 WORK = "work"
-MIB = 1 << 20
-NEWEST = Queue("newest", "quorum", (("x-max-length", 1), ("x-overflow", "drop-head")))
-NAMES = SiteNames("fed", "site-a")
-OTHER = SiteNames("fed", "site-b")
 STREAM = models_stream("fed")
 
 

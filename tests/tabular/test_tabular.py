@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from broker.errors import UsageError
 from broker.histograms import pooled_auc, pooled_auc_bound
@@ -19,8 +19,9 @@ from broker.messages import Named
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.tabular.features import held_out
-from site_worker.tasks.tabular import pooled, tabular, whole
-from site_worker.tasks.task import Split, Task, load_task
+from site_worker.tasks.pooling import all_rows, pooled
+from site_worker.tasks.tabular import tabular
+from site_worker.tasks.task import Rows, Split, Task, load_task
 from site_worker.training import Plan, Trainer, initial_weights
 from tests.tabular.bench import SIMPLE, SURVIVAL, declared, written
 
@@ -31,9 +32,17 @@ PLAN = Plan(steps=50, batch_size=16, learning_rate=0.5)
 
 
 def tensors(split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    assert isinstance(split.train, TensorDataset)
-    assert isinstance(split.test, TensorDataset)
-    return (*split.train.tensors, *split.test.tensors)  # type: ignore[return-value]
+    """Features and labels of the training rows, then of the held-out ones; of pooled parts, one after the other."""
+    x, y, x_test, y_test = (one for rows in (split.train, split.test) for one in _columns(rows))
+    return x, y, x_test, y_test
+
+
+def _columns(rows: Rows) -> list[Tensor]:
+    if isinstance(rows, ConcatDataset):
+        parts = [_columns(part) for part in rows.datasets]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+    assert isinstance(rows, TensorDataset)
+    return list(rows.tensors)
 
 
 def ward(rows: int, shift: int = 0) -> str:
@@ -97,7 +106,7 @@ def test_pooled_holds_out_the_very_rows_of_the_sites(tmp_path: Path) -> None:
     north, south = written(tmp_path, ward(40), "north.csv"), written(tmp_path, ward(24, 5), "south.csv")
     declaration = str(declared(tmp_path, QUIET))
     sites = [tabular(declaration, str(path), 3) for path in (north, south)]
-    together = pooled(declaration, [str(north), str(south)], 3)
+    together = pooled(sites)
     common = FeatureStatistics.summed(map(statistics, sites))
     assert common is not None
     assert statistics(together).to_lists() == common.to_lists()
@@ -105,16 +114,15 @@ def test_pooled_holds_out_the_very_rows_of_the_sites(tmp_path: Path) -> None:
     for place, one in enumerate(tensors(together.split(None))):
         assert torch.equal(one, torch.cat([part[place] for part in parts]))
     assert together.name == sites[0].name
-    with pytest.raises(UsageError, match="name one at least"):
-        pooled(declaration, [])
 
 
 def test_a_hospital_that_took_no_part_is_tested_whole(tmp_path: Path) -> None:
-    declaration, path = declared(tmp_path, QUIET), written(tmp_path, ward(40))
-    made = whole(str(declaration), str(path))
-    x, y, x_test, y_test = tensors(made.split(None))
-    assert torch.equal(x, x_test)
-    assert torch.equal(y, y_test)
+    site = task(tmp_path, ward(40))
+    made = all_rows(site)
+    x, y, own_x_test, own_y_test = tensors(site.split(None))
+    _, _, x_test, y_test = tensors(made.split(None))
+    assert torch.equal(x_test, torch.cat([x, own_x_test]))
+    assert torch.equal(y_test, torch.cat([y, own_y_test]))
     assert Trainer(made, None, seed=0).evaluate(initial_weights(made))["rows"] == 40.0
 
 
@@ -178,7 +186,7 @@ def test_two_sites_and_the_pooled_rows_reach_the_same(tmp_path: Path) -> None:
     north, south = written(tmp_path, ward(40), "north.csv"), written(tmp_path, ward(24, 5), "south.csv")
     declaration = str(declared(tmp_path, QUIET))
     sites = [tabular(declaration, str(path)) for path in (north, south)]
-    together = pooled(declaration, [str(north), str(south)])
+    together = pooled(sites)
     common, step = statistics(together), Plan(steps=1, batch_size=1000, learning_rate=1.0)
     stepped = [
         Trainer(one, common, seed=0).train(initial_weights(one), step, threading.Event()) for one in (*sites, together)
@@ -250,10 +258,11 @@ def test_all_measures_and_the_loss_fit_into_an_update(tmp_path: Path) -> None:
 def test_the_area_of_a_federation_is_that_of_its_pooled_rows(tmp_path: Path) -> None:
     north, south = written(tmp_path, ward(80), "north.csv"), written(tmp_path, ward(48, 5), "south.csv")
     declaration = str(declared(tmp_path, SIMPLE))
-    together = pooled(declaration, [str(north), str(south)])
+    sites = [tabular(declaration, str(path)) for path in (north, south)]
+    together = pooled(sites)
     weight = torch.tensor([[0.7], [0.1], [-0.1]])
     exact, counted = [], []
-    for made in (together, *(tabular(declaration, str(path)) for path in (north, south))):
+    for made in (together, *sites):
         _, _, x, y = tensors(made.split(statistics(together)))
         scores, measures = (x @ weight).numpy(), dict[str, Any](made.metrics)
         exact.append(measures["auc"](scores, y.numpy()))
