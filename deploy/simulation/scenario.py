@@ -161,6 +161,10 @@ class Scenario(Table, frozen=True):
         numbered = tuple(f"S{number:0{width}}" for number in range(1, self.sites.number + 1))
         return self.sites.names or numbered
 
+    def lasting(self, seconds: float) -> "Scenario":
+        """The same for so many virtual seconds."""
+        return msgspec.structs.replace(self, stop=msgspec.structs.replace(self.stop, seconds=seconds))
+
     def rule(self, strategy: str) -> Aggregation:
         """[aggregation] as changed by a strategy: "" as it is, a table of [strategies], or a strategy's own name."""
         named = self.strategies.get(strategy, {"strategy": strategy} if strategy else {})
