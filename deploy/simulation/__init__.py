@@ -1,4 +1,4 @@
-"""A federation on a virtual clock: the aggregator's and the sites' own code, with a simulated network and simulated time.
+"""A federation on a virtual clock: the aggregator's and the sites' own code on a simulated network.
 
 docs/simulator.md says what is real and what is simulated.
 """

@@ -48,9 +48,7 @@ class AggregatorActor(Actor):
         """From the journal."""
         aggregation = self._settings.aggregation
         layout, self._fold = restore(self.journal, self._folder, aggregation)
-        self.loop = AggregatorLoop(
-            self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation)
-        )
+        self.loop = AggregatorLoop(self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation))
         self._link = MemoryLink(self._broker, self.take, user=self.name)
         link = FusedLink(self._link, self.fuse)
         self.performer = Performer(self.journal, self._folder, layout, link, threading.Event())

@@ -5,11 +5,12 @@ The strategy has no part in it: all that are compared meet the same sites and th
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from deploy.simulation.chance import source
 from deploy.simulation.network import Road
-from deploy.simulation.scenario import Absence, Links, Scenario, Special, Speeds, Who
+from deploy.simulation.scenario import Absence, Scenario, Special, Speeds, Who
 
 MBIT: Final = 125_000  # bytes a second
 
@@ -33,7 +34,8 @@ class Part:
     drops_per_hour: float
     kills_per_hour: float
     joins_s: float
-    absences: tuple[Away, ...]
+    absences: tuple[Away, ...] = ()
+    seed: int = 0
 
     def is_away(self, at: float) -> bool:
         """Whether an absence has begun and has not ended."""
@@ -42,28 +44,37 @@ class Part:
 
 def drawn(scenario: Scenario, unique: Mapping[str, float], seed: int) -> dict[str, Part]:
     """The part of each site. `unique` says how much of a site's rows are its alone."""
-    steps = _step_seconds(scenario, random.Random(f"{seed} speeds"))
+    steps = _step_seconds(scenario, source(seed, "speeds"))
     special = {name: list[Special]() for name in scenario.names}
     away = {name: list[Away]() for name in scenario.names}
     for number, one in enumerate(scenario.special):
-        for name in meant(one.who, scenario, steps, unique, random.Random(f"{seed} special {number}")):
+        for name in meant(one.who, scenario, steps, unique, source(seed, f"special {number}")):
             special[name].append(one)
     for name in scenario.names:
         for one in special[name]:
             steps[name] *= one.slower
     for number, absence in enumerate(scenario.absences):
-        for name in meant(absence.who, scenario, steps, unique, random.Random(f"{seed} absences {number}")):
-            away[name] += _absences(absence, scenario.stop.seconds, random.Random(f"{seed} away {number} {name}"))
-    return {name: _part(scenario, name, steps[name], special[name], away[name]) for name in scenario.names}
+        for name in meant(absence.who, scenario, steps, unique, source(seed, f"absences {number}")):
+            away[name] += _absences(absence, scenario.stop.seconds, source(seed, f"away {number} {name}"))
+    return {
+        name: replace(
+            _part(scenario, name, steps[name], special[name]), absences=tuple(sorted(away[name], key=_start)), seed=seed
+        )
+        for name in scenario.names
+    }
+
+
+def _start(one: Away) -> float:
+    return one.start
 
 
 def meant(
-    who: Who, scenario: Scenario, steps: Mapping[str, float], unique: Mapping[str, float], source: random.Random
+    who: Who, scenario: Scenario, steps: Mapping[str, float], unique: Mapping[str, float], chance: random.Random
 ) -> list[str]:
     """The sites that `who` means: so many at random, one by name, or one by what it is."""
     names = scenario.names
     if isinstance(who, int):
-        return sorted(source.sample(names, who))
+        return sorted(chance.sample(names, who))
     match who:
         case _ if who in names:
             return [who]
@@ -77,52 +88,47 @@ def meant(
             return [max(names, key=lambda name: unique.get(name, 0.0))]
 
 
-def _step_seconds(scenario: Scenario, source: random.Random) -> dict[str, float]:
+def _step_seconds(scenario: Scenario, chance: random.Random) -> dict[str, float]:
     speeds = scenario.speeds
     if speeds.kind == "list":
         return dict(zip(scenario.names, speeds.values, strict=True))
-    return {name: _drawn_speed(speeds, source) for name in scenario.names}
+    return {name: _drawn_speed(speeds, chance) for name in scenario.names}
 
 
-def _drawn_speed(speeds: Speeds, source: random.Random) -> float:
+def _drawn_speed(speeds: Speeds, chance: random.Random) -> float:
     if speeds.kind == "log-normal":
-        return speeds.seconds * source.lognormvariate(0.0, speeds.sigma)
+        return speeds.seconds * chance.lognormvariate(0.0, speeds.sigma)
     if speeds.kind == "pareto":
-        return speeds.seconds * source.paretovariate(speeds.shape)
+        return speeds.seconds * chance.paretovariate(speeds.shape)
     return speeds.seconds
 
 
-def _absences(absence: Absence, until: float, source: random.Random) -> Iterator[Away]:
+def _absences(absence: Absence, until: float, chance: random.Random) -> Iterator[Away]:
     end = until if absence.to_s is None else absence.to_s
     if absence.present_s is None or absence.away_s is None:
         yield Away(absence.from_s, float("inf") if absence.to_s is None else absence.to_s, absence.how)
         return
     both = absence.present_s + absence.away_s
-    at, away = absence.from_s, source.random() * both < absence.away_s  # as it is at any moment, once it is under way
+    at, away = absence.from_s, chance.random() * both < absence.away_s  # as it is at any moment, once it is under way
     while at < end:
-        until_s = at + source.expovariate(1 / (absence.away_s if away else absence.present_s))
+        until_s = at + chance.expovariate(1 / (absence.away_s if away else absence.present_s))
         if away:
             yield Away(at, until_s, absence.how)
         at, away = until_s, not away
 
 
-def _part(scenario: Scenario, name: str, step_s: float, special: list[Special], away: list[Away]) -> Part:
-    links, faults = scenario.links, scenario.faults
-    up, down = links.up_mbit, links.down_mbit
-    drops, kills, joins = links.drops_per_hour, faults.kills_per_hour, 0.0
+def _part(scenario: Scenario, name: str, step_s: float, special: list[Special]) -> Part:
+    """A site's part without its absences; of what several [[special]] say, the last holds."""
+    links = scenario.links
+    known: dict[str, float] = {
+        "up_mbit": links.up_mbit,
+        "down_mbit": links.down_mbit,
+        "drops_per_hour": links.drops_per_hour,
+        "kills_per_hour": scenario.faults.kills_per_hour,
+        "joins_s": 0.0,
+    }
     for one in special:
-        up = up if one.up_mbit is None else one.up_mbit
-        down = down if one.down_mbit is None else one.down_mbit
-        drops = drops if one.drops_per_hour is None else one.drops_per_hour
-        kills = kills if one.kills_per_hour is None else one.kills_per_hour
-        joins = joins if one.joins_s is None else one.joins_s
-    return Part(name, step_s, _road(links, up, down), drops, kills, joins, tuple(sorted(away, key=_start)))
-
-
-def _road(links: Links, up_mbit: float, down_mbit: float) -> Road:
-    up, down = (mbit * MBIT if mbit else float("inf") for mbit in (up_mbit, down_mbit))
-    return Road(links.latency_s, up, down)
-
-
-def _start(one: Away) -> float:
-    return one.start
+        known |= {key: value for key in known if (value := getattr(one, key)) is not None}
+    up, down = (known[key] * MBIT or float("inf") for key in ("up_mbit", "down_mbit"))
+    road = Road(links.latency_s, up, down)
+    return Part(name, step_s, road, known["drops_per_hour"], known["kills_per_hour"], known["joins_s"])

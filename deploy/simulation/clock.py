@@ -17,6 +17,7 @@ class Clock:
         self.now = 0.0
         self._due: list[tuple[float, int, Action]] = []
         self._order = itertools.count()
+        self._stopped = False
 
     def at(self, time: float, action: Action) -> None:
         """Do `action` at `time`, now if that has passed."""
@@ -26,11 +27,15 @@ class Clock:
         """Do `action` in `delay_s` seconds."""
         self.at(self.now + delay_s, action)
 
-    def run(self, until: float, *, over: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass until `until`, or until it is `over`, which is asked after every action."""
-        while self._due and self._due[0][0] <= until:
+    def stop(self) -> None:
+        """Let no more time pass: `run` returns after the present action."""
+        self._stopped = True
+
+    def run(self, until: float) -> None:
+        """Let time pass until `until`, or until somebody stops it."""
+        self._stopped = False
+        while not self._stopped and self._due and self._due[0][0] <= until:
             self.now, _, action = heapq.heappop(self._due)
             action()
-            if over():
-                return
-        self.now = max(self.now, until)
+        if not self._stopped:
+            self.now = max(self.now, until)

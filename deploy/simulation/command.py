@@ -16,6 +16,7 @@ from broker.errors import UsageError
 from broker.files import require_writable, write_file
 from broker.serving import until_signalled
 from deploy.simulation.comparison import sentences, strategies_of, table, to_json
+from deploy.simulation.job import Job
 from deploy.simulation.result import Result
 from deploy.simulation.scenario import Scenario, load, ready, text_of
 from deploy.watching import StoppedError
@@ -73,9 +74,10 @@ def simulate(
         if path is not None:
             require_writable(path)
     name = Path(scenario).stem
+    jobs = [Job(name, wanted, strategy, one) for one in range(seed, seed + seeds) for strategy in strategies]
     with until_signalled() as stopping:
         try:
-            results = _run(wanted, name, strategies, range(seed, seed + seeds), processes, stopping)
+            results = _run(jobs, processes, stopping)
         except StoppedError:
             click.echo("stopped", err=True)
             return STOPPED
@@ -89,18 +91,9 @@ def _list() -> int:
     return 0
 
 
-def _run(
-    scenario: Scenario,
-    name: str,
-    strategies: Sequence[str],
-    seeds: range,
-    processes: int | None,
-    stopping: threading.Event,
-) -> list[Result]:
+def _run(jobs: Sequence[Job], processes: int | None, stopping: threading.Event) -> list[Result]:
     from deploy.simulation.crew import run_jobs  # noqa: PLC0415 - it needs torch, which --list and --show do without
-    from deploy.simulation.worker import Job  # noqa: PLC0415
 
-    jobs = [Job(name, scenario, strategy, seed) for seed in seeds for strategy in strategies]
     with _progress(len(jobs)) as told:
         return run_jobs(jobs, processes=processes or os.cpu_count() or 1, stopping=stopping, told=told)
 
@@ -138,5 +131,3 @@ def _conclude(
 
         write(scenario, name, results, report_file)
         console.print(f"Report: {report_file}", markup=False)
-
-

@@ -8,9 +8,7 @@ import msgspec
 from rich.table import Table
 
 from broker.errors import UsageError
-from deploy.report import span
-from deploy.simulation.learning import low_is_good
-from deploy.simulation.result import Result, median, spread, staleness_at
+from deploy.simulation.result import Result, low_is_good, median, spread, staleness_at
 from deploy.simulation.scenario import Scenario
 
 Values = Sequence[float | None]
@@ -30,11 +28,13 @@ class Figure:
             return "never" if self.unit == "s" else "-"
         match self.unit:
             case "s":
-                return span(value)
+                return _short_span(value)
             case "MB":
-                return f"{value / 1e6:.1f}"
+                return f"{value / 1e6:.3g}"
             case "n":
                 return f"{value:,.0f}".replace(",", " ")
+            case "v":
+                return f"{value:.1f}"
             case _:
                 return f"{value:.3f}"
 
@@ -49,7 +49,17 @@ class Figure:
         if len(self.values) < 2:
             return ""
         low, high = spread(self.values)
-        return f"{self.text(low)} to {self.text(high)}"
+        first, last = self.text(low), self.text(high)
+        unit = last.rpartition(" ")[2]
+        return last if first == last else f"{first.removesuffix(f' {unit}')}-{last}"
+
+
+def _short_span(seconds: float) -> str:
+    """In one unit, so that two of them can be compared at a glance."""
+    for most, divisor, unit in ((180, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < most:
+            return f"{seconds / divisor:.3g} {unit}"
+    return f"{seconds / 86_400:.3g} d"
 
 
 def strategies_of(scenario: Scenario, compare: str) -> list[str]:
@@ -80,10 +90,9 @@ def figures(runs: Sequence[Result]) -> list[Figure]:
         Figure("to target", [one.reached_s for one in runs], "s"),
         Figure("worst site", [one.own[one.worst] for one in runs]),
         Figure("the absent", [one.away for one in runs]),
-        Figure("staleness", [one.mean_staleness for one in runs]),
+        Figure("stale", [one.mean_staleness for one in runs], "v"),
         Figure("updates", [one.updates for one in runs], "n"),
-        Figure("versions", [one.versions for one in runs], "n"),
-        Figure("MB sent", [one.bytes_up for one in runs], "MB"),
+        Figure("MB up", [one.bytes_up for one in runs], "MB"),
     ]
     return [one for one in found if one.name != "the absent" or any(value is not None for value in one.values)]
 
@@ -92,10 +101,10 @@ def table(scenario: Scenario, results: Sequence[Result]) -> Table:
     """A row a strategy."""
     shown = by_strategy(results)
     first = figures(results)
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    grid.add_column("strategy")
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    grid.add_column("strategy", no_wrap=True)
     for one in first:
-        grid.add_column(one.name, justify="right")
+        grid.add_column(one.name, justify="right", no_wrap=True)
     for name, runs in shown.items():
         cells = figures(runs)
         known = {one.name: one for one in cells}

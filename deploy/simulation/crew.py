@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import IO, Final
 
 import msgspec
 
 from broker.errors import FedqueueError, UsageError
+from deploy.simulation.job import Job, Said
 from deploy.simulation.result import Result
-from deploy.simulation.worker import Job, Said
 from deploy.watching import StoppedError
 
 LOOK_S: Final = 0.1
@@ -85,7 +86,7 @@ class _Crew:
         with self._lock:
             if self._ended:
                 return None
-            worker = subprocess.Popen(
+            worker = subprocess.Popen(  # noqa: S603 - our own module
                 COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -122,8 +123,6 @@ class _Crew:
                     _closed(pipe)
 
 
-def _closed(pipe: object) -> None:
-    try:
-        pipe.close()  # type: ignore[attr-defined]
-    except OSError:  # what was not written before it was killed
-        pass
+def _closed(pipe: IO[str]) -> None:
+    with suppress(OSError):  # what was not written before it was killed
+        pipe.close()

@@ -11,6 +11,7 @@ from broker.memory import MemoryBroker
 from broker.topology import SiteNames
 from deploy.simulation.actors import Actor
 from deploy.simulation.cast import Away, Part
+from deploy.simulation.chance import source
 from deploy.simulation.clock import Clock
 from deploy.simulation.scenario import Scenario
 from deploy.simulation.site import SiteActor
@@ -19,38 +20,37 @@ LATE_S = 20.0
 WORDS = 6  # every other kill lets at most so many more words out
 
 
-def schedule(clock: Clock, rate_per_hour: float, source: random.Random, action: Callable[[], object]) -> None:
+def schedule(clock: Clock, rate_per_hour: float, chance: random.Random, action: Callable[[], object]) -> None:
     """Do `action` at random, so many times an hour."""
     if rate_per_hour:
 
         def again() -> None:
             action()
-            schedule(clock, rate_per_hour, source, action)
+            schedule(clock, rate_per_hour, chance, action)
 
-        clock.after(source.expovariate(rate_per_hour / 3600), again)
+        clock.after(chance.expovariate(rate_per_hour / 3600), again)
 
 
-def trouble_site(clock: Clock, broker: MemoryBroker, scenario: Scenario, part: Part, site: SiteActor, seed: int) -> None:
-    """Schedule the faults of one site."""
-    faults, names = scenario.faults, SiteNames("simulated", site.name)
+def trouble_site(clock: Clock, broker: MemoryBroker, scenario: Scenario, part: Part, site: SiteActor) -> None:
+    """Schedule the faults of one site, from the part's own seed."""
+    faults, name = scenario.faults, site.name
     site.restart_s = faults.restart_s
+    updates = SiteNames(site.federation, name).updates
+    kinds: dict[str, tuple[float, Callable[[], object]]] = {
+        "kills": (part.kills_per_hour, partial(kill, site, source(part.seed, f"words {name}"))),
+        "drops": (part.drops_per_hour, partial(drop, clock, site, scenario.links.down_for_s)),
+        "duplicates": (faults.duplicates_per_hour, partial(repeat, site)),
+        "reorderings": (faults.reorderings_per_hour, partial(delay, site)),
+        "deletions": (faults.queue_deletions_per_hour, partial(broker.delete_queue, updates)),
+    }
+    for kind, (rate, action) in kinds.items():
+        schedule(clock, rate, source(part.seed, f"{kind} {name}"), action)
 
-    def source(what: str) -> random.Random:
-        return random.Random(f"{seed} {what} {site.name}")
 
-    kills, words = source("kills"), source("words")
-    schedule(clock, part.kills_per_hour, kills, partial(kill, site, words))
-    schedule(clock, part.drops_per_hour, source("drops"), partial(drop, clock, site, scenario.links.down_for_s))
-    schedule(clock, faults.duplicates_per_hour, source("twice"), partial(repeat, site))
-    schedule(clock, faults.reorderings_per_hour, source("late"), partial(delay, site))
-    delete = partial(broker.delete_queue, names.updates)
-    schedule(clock, faults.queue_deletions_per_hour, source("queues"), delete)
-
-
-def kill(actor: Actor, source: random.Random) -> None:
+def kill(actor: Actor, chance: random.Random) -> None:
     """Kill a process: half of the times between two words to its link."""
     if actor.alive:
-        actor.kill(words=source.choice((0, source.randrange(1, WORDS))))
+        actor.kill(words=chance.choice((0, chance.randrange(1, WORDS))))
 
 
 def drop(clock: Clock, site: SiteActor, down_for_s: float) -> None:

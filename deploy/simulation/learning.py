@@ -1,6 +1,6 @@
 """What is learned in a simulation: real tasks in torch, or the quadratic surrogate. Both give the same few things."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -10,18 +10,30 @@ from broker.weights import Layout
 from deploy.simulation.site import Rounds
 
 Vector = NDArray[np.float32]
-LOW_IS_GOOD = ("loss", "error", "brier", "calibration")
 
 
 class Learning(Protocol):
-    """A model, N sites' rows, and how good a model is. `unique` says of each site how much of its rows are its alone."""
+    """A model, the rows of N sites, and how good a model is."""
 
-    name: str
-    layout: Layout
-    initial: Vector
-    names: Sequence[str]
-    unique: Mapping[str, float]
-    metric: str
+    @property
+    def name(self) -> str:
+        """The task's."""
+
+    @property
+    def layout(self) -> Layout:
+        """The model's."""
+
+    @property
+    def initial(self) -> Vector:
+        """Version 0."""
+
+    @property
+    def unique(self) -> Mapping[str, float]:
+        """Of each site, how much of what it has it has alone."""
+
+    @property
+    def metric(self) -> str:
+        """The leading one of `measures`."""
 
     def rounds(self, site: str) -> Rounds:
         """The training at one site."""
@@ -37,13 +49,3 @@ class Learning(Protocol):
 
     def use_statistics(self, statistics: list[list[float]]) -> None:
         """The federation's feature statistics, once they are fixed."""
-
-
-def is_better(metric: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is at least as good as another."""
-    return value <= than if low_is_good(metric) else value >= than
-
-
-def low_is_good(metric: str) -> bool:
-    """Whether a metric counts mistakes."""
-    return metric in LOW_IS_GOOD

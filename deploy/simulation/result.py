@@ -10,6 +10,7 @@ import msgspec
 from aggregator.journal import Journal
 from deploy.history import Ledger
 
+LOW_IS_GOOD = ("loss", "error", "brier", "calibration")
 TABLES = ("facts", "sites", "updates", "refused", "parts", "versions", "presence")
 
 
@@ -103,3 +104,13 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """The smallest and the largest, None for what was not reached."""
     known = sorted(float("inf") if value is None else value for value in values)
     return tuple(None if one == float("inf") else one for one in (known[0], known[-1]))  # type: ignore[return-value]
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Whether a value of a metric is at least as good as another."""
+    return value <= than if low_is_good(metric) else value >= than
+
+
+def low_is_good(metric: str) -> bool:
+    """Whether a metric counts mistakes."""
+    return metric in LOW_IS_GOOD

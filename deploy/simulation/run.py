@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from aggregator.journal import VersionRow
-from deploy.simulation.learning import Learning, Vector, is_better, low_is_good
-from deploy.simulation.result import Point, Result, digest
+from deploy.simulation.learning import Learning, Vector
+from deploy.simulation.result import Point, Result, digest, is_better, low_is_good
 from deploy.simulation.scenario import Scenario
 from deploy.simulation.surrogate import Surrogate
 from deploy.simulation.world import World
@@ -28,28 +28,17 @@ class Curve:
         self._next_at, self._scaled = 0.0, False
         self.points: list[Point] = []
         self.away: list[float] = []
-        self.newest: VersionRow | None = None
 
     def watch(self, row: VersionRow, model: Vector) -> None:
         """A new version; the same one again if the aggregator was killed before it could commit it."""
-        now, stop = self._world.clock.now, self._world.scenario.stop
-        self.newest = row
-        if now >= self._next_at:
-            self._next_at = now + stop.seconds / CURVE_POINTS
+        clock, stop = self._world.clock, self._world.scenario.stop
+        done = max(_share(row.version, stop.versions), _share(row.through_ordinal, stop.updates))
+        if done >= 1:
+            clock.stop()
+        if clock.now >= self._next_at:
+            self._next_at = clock.now + stop.seconds / CURVE_POINTS
             self.look(row, model)
-            self._told(max(now / stop.seconds, _share(row.version, stop.versions), _share(self.updates, stop.updates)))
-
-    @property
-    def updates(self) -> int:
-        """In the newest version."""
-        return self.newest.through_ordinal if self.newest else 0
-
-    def over(self) -> bool:
-        """Whether the scenario's end has come before its time."""
-        stop = self._world.scenario.stop
-        if self.newest is None or not (stop.versions or stop.updates):
-            return False
-        return max(_share(self.newest.version, stop.versions), _share(self.updates, stop.updates)) >= 1
+            self._told(max(clock.now / stop.seconds, done))
 
     def look(self, row: VersionRow, model: Vector) -> dict[str, float]:
         """Evaluate a version."""
@@ -79,7 +68,7 @@ def simulate(scenario: Scenario, name: str, strategy: str, seed: int, *, told: T
         try:
             curve = Curve(learning, world, told)
             world.watch = curve.watch
-            world.run(over=curve.over)
+            world.run()
             return _result(world, curve, name, strategy)
         finally:
             world.close()
@@ -100,7 +89,7 @@ def _result(world: World, curve: Curve, name: str, strategy: str) -> Result:
     newest = journal.versions()[-1]
     final = curve.look(newest, model)
     own = learning.own(model)
-    sites = Counter({site: 0 for site in world.sites})
+    sites = Counter(dict.fromkeys(world.sites, 0))
     rows = journal.query("SELECT site, staleness FROM updates")
     sites.update(row["site"] for row in rows)
     carried = [site.carried for site in world.sites.values()]

@@ -201,11 +201,9 @@ def _of_sites(scenario: Scenario) -> list[str]:
         return ['`speeds.values` and kind = "list" go together: seconds per step of each site.']
     if speeds.values and len(speeds.values) != sites.number:
         return [f"`speeds.values` has {len(speeds.values)} numbers for {sites.number} sites."]
-    return [
-        f"`who` is {one.who!r}; choose a number up to {sites.number}, a site's name, or one of {', '.join(SHORTHANDS)}."
-        for one in (*scenario.absences, *scenario.special)
-        if not _is_known(one.who, scenario)
-    ]
+    meant = [one.who for one in scenario.absences] + [one.who for one in scenario.special]
+    choices = f"a number up to {sites.number}, a site's name, or one of {', '.join(SHORTHANDS)}"
+    return [f"`who` is {who!r}; choose {choices}." for who in meant if not _is_known(who, scenario)]
 
 
 def _is_known(who: Who, scenario: Scenario) -> bool:

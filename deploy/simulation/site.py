@@ -33,8 +33,13 @@ CHECKPOINT_S: Final = 60.0
 class Rounds(Protocol):
     """What a site needs of site_worker.rounds.LocalRounds, or of a stand-in."""
 
-    task_name: str
-    layout: Layout
+    @property
+    def task_name(self) -> str:
+        """The federation's task."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of the model."""
 
     def greeting(self) -> Hello:
         """The facts of this site's hellos."""
@@ -72,7 +77,7 @@ class _Performer(Performer):
 
 class _Inbox(Inbox):
     def __init__(self, take: Callable[[object], None]) -> None:
-        self.put = take  # type: ignore[method-assign]  # the actor's own queue, without a thread to wait for
+        self.put = take  # type: ignore[method-assign, assignment]  # the actor's own queue, without a thread to wait for
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ class Pace:
     step_s: float
     jitter: float = 0.0
 
-    def round_s(self, steps: int, source: random.Random) -> float:
+    def round_s(self, steps: int, chance: random.Random) -> float:
         """Of one round."""
-        return steps * self.step_s * (source.lognormvariate(0.0, self.jitter) if self.jitter else 1.0)
+        return steps * self.step_s * (chance.lognormvariate(0.0, self.jitter) if self.jitter else 1.0)
 
 
 class SiteActor(Actor):
@@ -101,19 +106,24 @@ class SiteActor(Actor):
         road: Road,
         pace: Pace,
         probe_s: float,
-        source: random.Random,
+        chance: random.Random,
     ) -> None:
         super().__init__(clock, party.name)
         self._broker, self._party, self._rounds, self._road, self._pace = broker, party, rounds, road, pace
         self._peer = Peer(party.federation, AGGREGATOR, aggregator.public)
-        self._probe_s, self._source = probe_s, source
-        self.outbox = Outbox(":memory:", incarnation=source.randbytes(16))
+        self._probe_s, self._chance = probe_s, chance
+        self.outbox = Outbox(":memory:", incarnation=chance.randbytes(16))
         self._greeting = rounds.greeting()
         self._training: Round | None = None
         self._kept: Round | None = None
         self.paused = self.offline = False
         self.wire: Wire | None = None
         self._carried = [0.0, 0.0]
+
+    @property
+    def federation(self) -> str:
+        """The federation it is in."""
+        return self._party.federation
 
     @property
     def carried(self) -> tuple[float, float]:
@@ -173,7 +183,7 @@ class SiteActor(Actor):
         if kept is not None and kept.asked == effect.announcement:
             return replace(kept, since=now)
         outcome = self._rounds.run(effect.announcement, effect.model, residual, threading.Event())
-        whole_s = self._pace.round_s(outcome.made.steps, self._source)
+        whole_s = self._pace.round_s(outcome.made.steps, self._chance)
         return Round(effect.announcement, outcome, whole_s, whole_s, now)
 
     def _finish(self, going: Round) -> None:
@@ -193,5 +203,3 @@ class SiteActor(Actor):
         if done_s > 0 or self._kept is not None:
             self._kept = replace(going, left_s=going.left_s - done_s)
         self._training = None
-
-

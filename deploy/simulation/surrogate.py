@@ -68,7 +68,7 @@ class SurrogateRounds:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A Learning of quadratics. The optima lie at a distance of about `spread` from their mean, it three times as far."""
+    """A Learning of quadratics. The optima lie about `spread` from their mean, and it three times as far."""
 
     names: Sequence[str]
     layout: Layout

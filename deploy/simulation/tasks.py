@@ -99,9 +99,7 @@ class TaskLearning:
 
 
 def _natural(table: TaskTable, names: Sequence[str], options: Sequence[dict[str, Any]]) -> dict[str, Task]:
-    return {
-        name: load_task(table.name, table.options | own) for name, own in zip(names, options, strict=True)
-    }
+    return {name: load_task(table.name, table.options | own) for name, own in zip(names, options, strict=True)}
 
 
 def _parts(scenario: Scenario, labels: split.Numbers, random: split.Random) -> list[split.Numbers]:

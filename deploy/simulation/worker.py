@@ -12,28 +12,10 @@ from typing import Final, TextIO
 import msgspec
 
 from broker.errors import FedqueueError
-from deploy.simulation.result import Result
+from deploy.simulation.job import Job, Said
 from deploy.simulation.run import simulate
-from deploy.simulation.scenario import Scenario
 
 TELL_EVERY_S: Final = 0.3
-
-
-class Job(msgspec.Struct, frozen=True):
-    """One run that is wanted."""
-
-    name: str
-    scenario: Scenario
-    strategy: str
-    seed: int
-
-
-class Said(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line of output: the share that is done, and at the end the result or what went wrong."""
-
-    share: float = 0.0
-    result: Result | None = None
-    error: str = ""
 
 
 class _Teller:

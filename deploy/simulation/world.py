@@ -1,6 +1,5 @@
 """A whole simulated federation: broker, aggregator, sites and what befalls them, on one virtual clock."""
 
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from deploy.history import Ledger
 from deploy.ledger import Books
 from deploy.simulation.aggregator import AggregatorActor
 from deploy.simulation.cast import Part, drawn
+from deploy.simulation.chance import source
 from deploy.simulation.clock import Clock
 from deploy.simulation.faults import kill, schedule, send_away, trouble_site
 from deploy.simulation.learning import Learning, Vector
@@ -42,17 +42,20 @@ class World:
         self.clock, self.broker = Clock(), MemoryBroker()
         self.watch: Callable[[VersionRow, Vector], None] = lambda _row, _model: None
         self.cast = drawn(scenario, learning.unique, seed)
-        self._keys = random.Random(f"{seed} keys")
-        self._key = SimulatedKey.drawn(self._keys)
-        self._site_keys = {name: SimulatedKey.drawn(self._keys) for name in scenario.names}
+        keys = source(seed, "keys")
+        self._key = SimulatedKey.drawn(keys)
+        self._site_keys = {name: SimulatedKey.drawn(keys) for name in scenario.names}
         self.journal, self.folder = SimulatedJournal(":memory:"), Folder(path)
         self.settings = self._settings(strategy)
         self._found(self.settings)
         self.aggregator = AggregatorActor(
             self.clock, self.broker, self.settings, self._key, journal=self.journal, folder=self.folder,
-            watch=lambda row, model: self.watch(row, model),
+            watch=self._watched,
         )  # fmt: skip
         self.sites = {name: self._site(part) for name, part in self.cast.items()}
+
+    def _watched(self, row: VersionRow, model: Vector) -> None:
+        self.watch(row, model)
 
     def _settings(self, strategy: str) -> Settings:
         scenario = self.scenario
@@ -89,29 +92,28 @@ class World:
 
     def _site(self, part: Part) -> SiteActor:
         party = Party(FEDERATION, part.name, self._site_keys[part.name])
-        source = random.Random(f"{self.seed} site {part.name}")
         pace = Pace(part.step_s, self.scenario.speeds.jitter)
         return SiteActor(
             self.clock, self.broker, party, self._key, self.learning.rounds(part.name),
-            road=part.road, pace=pace, probe_s=self.scenario.probe_s, source=source,
+            road=part.road, pace=pace, probe_s=self.scenario.probe_s, chance=source(self.seed, f"site {part.name}"),
         )  # fmt: skip
 
     # ---- running
 
-    def run(self, *, over: Callable[[], bool] = lambda: False) -> None:
-        """From the start to the scenario's end, or until it is `over`."""
+    def run(self) -> None:
+        """From the start to the scenario's end, or until somebody stops the clock."""
         self.aggregator.start()
         for name, part in self.cast.items():
             site = self.sites[name]
             for away in part.absences:
                 send_away(self.clock, site, away)
             self.clock.at(part.joins_s, partial(self._join, name))
-            trouble_site(self.clock, self.broker, self.scenario, part, site, self.seed)
+            trouble_site(self.clock, self.broker, self.scenario, part, site)
         faults = self.scenario.faults
         self.aggregator.restart_s = faults.restart_s
-        source = random.Random(f"{self.seed} aggregator")
-        schedule(self.clock, faults.aggregator_kills_per_hour, source, partial(kill, self.aggregator, source))
-        self.clock.run(self.scenario.stop.seconds, over=over)
+        chance = source(self.seed, "aggregator")
+        schedule(self.clock, faults.aggregator_kills_per_hour, chance, partial(kill, self.aggregator, chance))
+        self.clock.run(self.scenario.stop.seconds)
 
     def _join(self, name: str) -> None:
         if self.cast[name].joins_s:
