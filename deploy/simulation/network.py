@@ -30,23 +30,27 @@ class Road:
 
 
 class Line:
-    """One direction of a road: one transfer at a time. `carried` counts bytes that were really on it."""
+    """One direction of a road: one transfer at a time."""
 
     def __init__(self, clock: Clock, rate: float) -> None:
         self._clock, self._rate, self._free_at = clock, rate, 0.0
-        self.carried = 0.0
+        self._taken = 0.0
 
     def carry(self, size: int) -> float:
         """Put a message on the line; when its last byte has left."""
-        self.carried += size
+        self._taken += size
         self._free_at = max(self._clock.now, self._free_at) + size / self._rate
         return self._free_at
 
+    @property
+    def carried(self) -> float:
+        """Bytes that have really gone over it by now."""
+        waiting_s = self._free_at - self._clock.now
+        return self._taken - waiting_s * self._rate if waiting_s > 0 else self._taken
+
     def cut(self) -> None:
         """Nothing more of what is on it goes over the line."""
-        if self._free_at > self._clock.now:
-            self.carried -= (self._free_at - self._clock.now) * self._rate
-        self._free_at = self._clock.now
+        self._taken, self._free_at = self.carried, self._clock.now
 
 
 class Wire:

@@ -15,6 +15,7 @@ from aggregator.settings import Aggregation, Plan
 from broker.codecs import codec_named
 from broker.errors import UsageError
 from broker.settings import parse_settings
+from broker.topology import checked_name
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -149,6 +150,8 @@ class Scenario(Table, frozen=True):
 
     def __post_init__(self) -> None:
         codec_named(self.codec)
+        for name in self.sites.names:
+            checked_name(name, "Site")
         for problem in (*_of_task(self), *_of_sites(self), *_of_times(self)):
             raise UsageError(problem)
         for name in ("", *self.strategies):
