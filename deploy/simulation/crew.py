@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Final
 
 import msgspec
@@ -92,7 +93,7 @@ class _Crew:
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for us, who end it
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=_environment(),
             )
             self._workers.append(worker)
             return worker
@@ -121,6 +122,13 @@ class _Crew:
                 for pipe in (worker.stdin, worker.stdout):
                     assert pipe is not None
                     _closed(pipe)
+
+
+def _environment() -> dict[str, str]:
+    """With our own code first, wherever we were started, and one thread for the mathematics of each worker."""
+    ours = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def _closed(pipe: IO[str]) -> None:

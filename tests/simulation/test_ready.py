@@ -29,3 +29,10 @@ def test_the_site_that_is_away_is_the_one_with_classes_of_its_own() -> None:
     result, unique = simulate(scenario, "away", "fedbuff", 0), learning_of(scenario, 0).unique
     assert result.absent == (max(unique, key=lambda site: unique[site]),)
     assert result.away is not None
+
+
+def test_real_training_too_is_the_same_every_time() -> None:
+    scenario = load("hospitals-8").lasting(400.0)
+    first, again = (simulate(scenario, "h", "fedbuff", 2) for _ in range(2))
+    assert first == again
+    assert first.journal != simulate(scenario, "h", "fedbuff", 3).journal
