@@ -15,7 +15,7 @@ from aggregator.opening import Replayed, replay
 from aggregator.service import serve
 from aggregator.settings import Folder
 from aggregator.status import Status, read_refused, read_status
-from aggregator.steering import pause, resume, stop_after
+from aggregator.steering import pause, resume, stop_after, switch_command
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
 from broker.files import require_writable
@@ -39,7 +39,7 @@ def cli() -> None:
     """The aggregator of a federation: admits updates, makes versions of the model, keeps the journal."""
 
 
-for command in (pause, resume, stop_after):
+for command in (pause, resume, stop_after, switch_command):
     cli.add_command(command)
 
 

@@ -14,14 +14,13 @@ from typing import Any, Final
 from aggregator.admission import MAX_LEAP, check_fields, measured
 from aggregator.attendance import Attendance
 from aggregator.control import read_control
-from aggregator.effects import Decided, KeepPart, Refuse, Registry, SetFact
+from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFact
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import MODEL_CODEC, Publication
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
-from aggregator.strategies import Chunks
 from broker.drive import Ack, Publish, Tick
 from broker.errors import RefusedUpdate, WireError
 from broker.link import (
@@ -82,18 +81,21 @@ class AggregatorLoop:
                 return [*self._left(token), *self._publication.confirmed(event)]
             case Consuming():
                 return self._publication.consuming(event)
-            case Registry() | Decided():
+            case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
                 return self._on_link(event, now)
 
-    def _on_decision(self, event: Registry | Decided) -> Effects:
+    def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
             case Registry(sites):
                 return self._attendance.enrolled(sites)
             case Decided(control):
                 self._control = control
                 return self._publication.announce_again()
+            case Ruled(aggregation, rule):
+                self._rounds.use(aggregation, rule=rule)
+                return []
 
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
@@ -137,7 +139,7 @@ class AggregatorLoop:
         return effects + (self._receipts.leave() if self._attendance.connected else [])
 
     def _close(self, now: float) -> Effects:
-        closed = self._rounds.close(self._attendance.present, now)
+        closed = self._rounds.close(self._attendance.present, self._attendance.sites, now)
         return closed + self._publication.begin() if closed else []
 
     def _republish(self) -> Effects:
@@ -198,12 +200,12 @@ class AggregatorLoop:
             payload = self._whole(site, update, body)
             if payload is None:
                 return [KeepPart(site, update, body)]
-            norm, chunks = self._measured(update, payload)
+            norm = self._measured(update, payload)
         except RefusedUpdate as error:
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
         settlement.settle(update.sequence)
-        return [self._rounds.merge(site, update, payload, chunks, norm=norm, now=now)]
+        return [self._rounds.merge(site, update, payload, norm=norm, now=now)]
 
     def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
         """The payload if this part completes it; the other parts are in the journal."""
@@ -214,7 +216,7 @@ class AggregatorLoop:
             return None
         return self._journal.joined(site, update, body)
 
-    def _measured(self, update: UpdatePart, payload: bytes) -> tuple[float, Chunks]:
+    def _measured(self, update: UpdatePart, payload: bytes) -> float:
         if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
             raise RefusedUpdate("its parts are not the payload that was signed")
         return measured(update, payload, self._rounds.terms)

@@ -28,9 +28,9 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[aggregation]\nbuffer_size = 0\n", "buffer_size"),
+        ("[aggregation]\nbuffer_size = -1\n", "buffer_size"),
         ("[aggregation]\nbufer_size = 3\n", "bufer_size"),
-        ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedbuff, fedasync"),
+        ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedavg, fedasync"),
         ('[aggregation]\nstaleness = "linear"\n', "choose one of constant, polynomial, hinge"),
         ('[aggregation]\nweighting = "rows"\n', "weighting"),
         ('codec = "gzip"\n', "choose one of float32, int8"),
