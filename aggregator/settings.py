@@ -32,7 +32,7 @@ _ALWAYS: Final = ("steps", "batch_size", "learning_rate", "optimizer", "momentum
 class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What sites are asked to do in a round; each site holds it against its own bounds.
 
-    `patience` ends a round early at a site whose validation loss no longer falls, 0 never.
+    `patience` ends a round early at a site whose validation loss no longer falls, 0 never. `proximal` is mu of FedProx.
     """
 
     steps: AtLeastOne = 50
@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     warmup_steps: Annotated[int, Meta(ge=0)] = 0
     clip_norm: Annotated[float, Meta(ge=0)] = 0.0
     patience: Annotated[int, Meta(ge=0)] = 0
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.steps:
