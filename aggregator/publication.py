@@ -4,8 +4,8 @@ Confirms carry no offsets, so the aggregator attaches its own consumer at "next"
 part 0. Parts go out one by one, the next when the last is confirmed: memory holds one encoded model. Versions made
 meanwhile are skipped; the newest goes out next. A lost connection starts the version again, which is harmless.
 
-All sites are told by one message, or, where their plans differ, each by its own: one at a time for a site, and a
-hundred of all, so that receipts and the next version need not wait for the announcements to a thousand sites.
+All sites are told by one message, or, where their plans differ, each by its own: one at a time for a site, and only so
+many for all, so that receipts and the next version need not wait for the announcements to a thousand sites.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from broker.topology import ROUND_FOR_ALL, SiteNames, models_stream, rounds_exch
 
 MODEL_CODEC: Final = "float32"
 STALLED_S: Final = 60.0
-TOLD_AT_ONCE: Final = 100
+TOLD_AT_ONCE: Final = 20  # with the largest statistics that is 20 MiB
 Effects = list[Any]
 
 
