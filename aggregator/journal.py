@@ -310,6 +310,19 @@ class Journal:
         ).fetchone()
         return None if row is None else float(row["accepted_at"])
 
+    def work(self, *, through: int, after: int = 0, last: int) -> list[tuple[str, int, float]]:
+        """(site, steps, training_s) of the `last` updates of each site with `after` < ordinal <= `through`, in order.
+
+        The ordinals come from the index alone: only the rows that are asked for are read, with their payloads.
+        """
+        rows = self._database.execute(
+            "SELECT site, steps, training_s FROM updates WHERE ordinal IN (SELECT ordinal FROM (SELECT ordinal,"
+            " row_number() OVER (PARTITION BY site ORDER BY ordinal DESC) AS back FROM updates"
+            " WHERE +ordinal > ? AND +ordinal <= ?) WHERE back <= ?) ORDER BY ordinal",
+            (after, through, last),
+        )
+        return [(row["site"], row["steps"], row["training_s"]) for row in rows]
+
     def versions(self) -> list[VersionRow]:
         """All versions, oldest first."""
         rows = self._database.execute("SELECT * FROM versions ORDER BY version")

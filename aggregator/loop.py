@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aggregator.admission import MAX_LEAP, check_fields, measured
 from aggregator.attendance import Attendance
+from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
 from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFact
 from aggregator.fold import Fold
@@ -58,7 +59,8 @@ class AggregatorLoop:
         )
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
-        self._publication = Publication(party, fold, self._announcement)
+        self._budgets = self._remembered_budgets()
+        self._publication = Publication(party, fold, self._announcement, self._plans)
         self._trouble: dict[str, str | None] = {}
         self._refusals = 0
         self._told: set[int] = set()
@@ -140,7 +142,10 @@ class AggregatorLoop:
 
     def _close(self, now: float) -> Effects:
         closed = self._rounds.close(self._attendance.present, self._attendance.sites, now)
-        return closed + self._publication.begin() if closed else []
+        if not closed:
+            return []
+        self._budgets.fix(self._attendance.sites)
+        return closed + self._publication.begin()
 
     def _republish(self) -> Effects:
         return self._publication.restart() if self._rounds.started else []
@@ -205,6 +210,7 @@ class AggregatorLoop:
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
         settlement.settle(update.sequence)
+        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
         return [self._rounds.merge(site, update, payload, norm=norm, now=now)]
 
     def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
@@ -260,6 +266,22 @@ class AggregatorLoop:
         if self._control.asks_for_training(version, versions=self._settings.versions):
             return True, self._settings.plan.to_wire()
         return False, [(PAUSED, 1.0)] if self._control.paused else []
+
+    def _remembered_budgets(self) -> Budgets:
+        """As they were fixed with the newest version, and what has been learned since."""
+        known = Budgets(self._settings.plan)
+        if self._settings.plan.equal_time:
+            made, newest = self._journal.versions()[-1].through_ordinal, self._journal.last_ordinal()
+            for site, steps, training_s in self._journal.work(through=made, last=REMEMBERED):
+                known.note(site, steps=steps, training_s=training_s)
+            known.fix(self._attendance.sites)
+            for site, steps, training_s in self._journal.work(after=made, through=newest, last=REMEMBERED):
+                known.note(site, steps=steps, training_s=training_s)
+        return known
+
+    def _plans(self) -> dict[str, WirePlan]:
+        """The plans of the enrolled sites, where they differ."""
+        return self._budgets.plans(self._attendance.sites)
 
     def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
         """What `status` shows: consuming, publishing and declaring can each be in trouble."""

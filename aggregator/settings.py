@@ -34,7 +34,8 @@ _ALWAYS: Final = ("steps", "batch_size", "learning_rate", "optimizer", "momentum
 class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What sites are asked to do in a round; each site holds it against its own bounds.
 
-    `patience` ends a round early at a site whose validation loss no longer falls, 0 never.
+    `patience` ends a round early at a site whose validation loss no longer falls, 0 never. `proximal` is mu of FedProx.
+    `equal_time` gives slow sites fewer steps (aggregator/budgets.py); the aggregator keeps it to itself.
     """
 
     steps: AtLeastOne = 50
@@ -47,6 +48,8 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     warmup_steps: Annotated[int, Meta(ge=0)] = 0
     clip_norm: Annotated[float, Meta(ge=0)] = 0.0
     patience: Annotated[int, Meta(ge=0)] = 0
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    equal_time: bool = False
 
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.steps:
@@ -59,7 +62,12 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """
         words = {"optimizer": OPTIMIZERS.index(self.optimizer), "schedule": SCHEDULES.index(self.schedule)}
         fields = msgspec.structs.asdict(self) | words
+        del fields["equal_time"]
         return [(name, float(value)) for name, value in fields.items() if value or name in _ALWAYS]
+
+    def shortened(self, steps: int) -> "Plan":
+        """The same for `steps`, at most its own; the warm-up keeps its share of them, rounded down."""
+        return msgspec.structs.replace(self, steps=steps, warmup_steps=self.warmup_steps * steps // self.steps)
 
 
 class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

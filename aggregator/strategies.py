@@ -102,10 +102,9 @@ class Strategy:
     optimizer: ServerOptimizer = field(default_factory=none)
 
     def places_wanted(self, enrolled: int) -> int:
-        """How many sites' contributions make a version."""
-        if self.rounds:
-            return min(self.quorum or enrolled, enrolled)
-        return self.buffer_size or max(2, -(-enrolled // 5))
+        """How many sites' contributions make a version: never more than there are."""
+        wanted = self.quorum or enrolled if self.rounds else self.buffer_size or max(2, -(-enrolled // 5))
+        return min(wanted, max(enrolled, 1))
 
 
 def buffered(situation: Situation, worth: Worth) -> Direction:

@@ -163,7 +163,7 @@ def test_one_site_alone_in_the_model_of_one_parameter(make_bench: MakeBench) -> 
     bench = make_bench(model=floats(0), sites=("A",))
     bench.start()
     assert only(bench.feed(bench.sites["A"].update(1, floats(2))), Accept)
-    assert bench.pending.tolist() == [2.0]
+    assert bench.fold.model.tolist() == [2.0]
 
 
 def test_numbers_of_the_sender_are_exact(bench: Bench) -> None:

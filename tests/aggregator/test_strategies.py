@@ -174,8 +174,8 @@ def test_how_many_sites_a_version_is_made_of() -> None:
     def wanted(enrolled: int, **options: object) -> int:
         return Aggregation(**options).build().places_wanted(enrolled)  # type: ignore[arg-type]
 
-    assert [wanted(n, buffer_size=0) for n in (1, 4, 10, 11, 1000)] == [2, 2, 2, 3, 200]
-    assert wanted(10, buffer_size=3) == 3
+    assert [wanted(n, buffer_size=0) for n in (1, 4, 10, 11, 1000)] == [1, 2, 2, 3, 200]
+    assert [wanted(n, buffer_size=3) for n in (2, 10)] == [2, 3]
     assert wanted(10, strategy="fedasync", buffer_size=3) == 1
     assert wanted(10, strategy="fedavg", buffer_size=3) == 10
     assert [wanted(n, strategy="fedavg", quorum=6) for n in (4, 10)] == [4, 6]
