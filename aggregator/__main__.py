@@ -171,10 +171,13 @@ def _status_text(found: Status) -> str:
     counts = f"{found.accepted} updates accepted, {found.refused} refused, {found.buffered} in the open buffer"
     head = [
         f"federation {found.federation}: version {found.version}, {counts}",
+        f"strategy: {found.strategy}",
         f"service: {'running, ' + found.link if found.running else 'not running'}",
     ]
     if found.paused:
         head.append("paused: sites are asked for no training until 'fedqueue aggregator resume'")
+    if found.switch_pending:
+        head.append("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
     if found.last_version:
         head.append(f"training ends at version {found.last_version}")
     if not found.started:

@@ -29,10 +29,14 @@ def rule_text(aggregation: Aggregation) -> str:
     return msgspec.json.encode(aggregation).decode()
 
 
+def rule_in(text: str) -> Aggregation:
+    """The aggregation in a journal's JSON, as it was meant by the release that wrote it."""
+    return msgspec.convert({"one_place": False} | msgspec.json.decode(text), type=Aggregation)
+
+
 def rule_of(row: VersionRow | RuleRow) -> Aggregation:
-    """The aggregation that made a version, or that was decided on; as it was meant by the release that wrote it."""
-    rule = msgspec.json.decode(row.rule)
-    return msgspec.convert({"one_place": False} | rule, type=Aggregation)
+    """The aggregation that made a version, or that was decided on."""
+    return rule_in(row.rule)
 
 
 def initialise(journal: Journal, folder: Folder, layout: Layout, model: Vector, rule: str, *, at: float) -> None:
