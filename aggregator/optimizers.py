@@ -76,7 +76,7 @@ def fedyogi(beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3) -> S
 
 
 def fadas(beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3, most: int = 5) -> ServerOptimizer:
-    """FADAS (Wang et al. 2024, algorithm 1, with delay-adaptive rate): AMSGrad on the buffered mean.
+    """FADAS (Wang et al. 2024, with its delay-adaptive rate): AMSGrad on the buffered mean.
 
     m and v as in FedAdam, v^ = max(v^, v), step m / (sqrt v^ + e); the rate falls to min(rate, 1 / tau) where the
     stalest update's tau is above `most`. State: m, v and v^.

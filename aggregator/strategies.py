@@ -11,6 +11,7 @@ in S that of this buffer, and h'_i the one before it.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, Literal, NamedTuple
 
 from aggregator.memory import Contribution, Memory, Remembered
@@ -82,6 +83,7 @@ class Worth:
 
 
 Direct = Callable[[Situation, Worth], Direction]
+Weight = Callable[[Remembered, int], float]
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,10 @@ class Strategy:
         return min(wanted, max(enrolled, 1))
 
 
-def buffered(situation: Situation, worth: Worth) -> Direction:
+def fedbuff(situation: Situation, worth: Worth) -> Direction:
     """FedBuff (Nguyen et al. 2022, algorithm 1): x += eta sum_S p_i s(tau_i) D_i / sum_S p_i. State: none.
 
-    With every site fresh and in the buffer this is FedAvg (McMahan et al. 2017, algorithm 1). Use it where updates must
-    not be kept for later versions. It leans towards the sites that come often.
+    Use it where no update may have a part in more than one version. It leans towards the sites that come often.
     """
     known = situation.known
     terms: dict[Source, float] = {}
@@ -125,7 +126,23 @@ def buffered(situation: Situation, worth: Worth) -> Direction:
     return Direction(Sum(terms, divisor))
 
 
-def mixed(situation: Situation, worth: Worth) -> Direction:
+def fedavg(situation: Situation, worth: Worth) -> Direction:
+    """FedAvg (McMahan et al. 2017, algorithm 1): the sum of `fedbuff`, over all sites or those in time. State: none.
+
+    Use it to compare with: it waits for the slowest site, or leaves out what comes after its deadline.
+    """
+    return fedbuff(situation, worth)
+
+
+def fedasync(situation: Situation, worth: Worth) -> Direction:
+    """FedAsync on deltas (after Xie et al. 2019): x += eta s(tau) D for every single update. State: none.
+
+    Use it for two or three sites that are much alike; every version is one site's.
+    """
+    return fedbuff(situation, worth)
+
+
+def fedasync_mixing(situation: Situation, worth: Worth) -> Direction:
     """FedAsync as published (Xie et al. 2019, algorithm 1): x = (1 - a) x + a (x_base + D), a = eta s(tau).
 
     State: the models that sites may still train from. For comparison: with a stale base it pulls back what others have
@@ -141,24 +158,46 @@ def mixed(situation: Situation, worth: Worth) -> Direction:
     return Direction(Sum({source: weight for source, weight in terms.items() if weight}))
 
 
-def _remembering(weight: Callable[[Remembered, int], float]) -> Direct:
-    """x += eta [ sum_i q_i w_i h_i + sum_S (b_i - q_i w_i) (h_i - w'_i h'_i) ]: the form of CA2FL.
+def ca2fl(situation: Situation, worth: Worth) -> Direction:
+    """CA2FL (Wang et al. 2024): x += eta [ sum q_i h'_i + sum_S b_i (h_i - h'_i) ].
 
-    q_i is p_i over the sum of p_i w_i of all remembered sites, b_i is p_i over the sum of S; `weight` is w at an age.
+    q_i and b_i are shares, over all sites and over S. State: one vector. Use it with eta of about 1/2 where every site
+    comes back: one that has left for good pulls for ever.
     """
+    return _remembering(situation, worth, lambda _one, _version: 1.0)
 
-    def direct(situation: Situation, worth: Worth) -> Direction:
-        known = situation.known
-        kept: dict[Source, float] = {}
-        total = 0.0
-        for one in situation.memory.values():
-            value = worth.share(one.examples, known) * weight(one, situation.version)
-            total += value
-            if value:
-                kept |= _spread(one, value)
-        return Direction(_corrections(situation, worth, weight, total), Sum(kept, total))
 
-    return direct
+def calibrated(situation: Situation, worth: Worth) -> Direction:
+    """`ca2fl` in which what is remembered fades: w = (1 + age)^-1/2, its age in versions. State: one vector.
+
+    Every weight changes with every version, so each decodes the newest update of all sites. Slow sites are muted.
+    """
+    return _remembering(situation, worth, fading)
+
+
+def patient(situation: Situation, worth: Worth) -> Direction:
+    """`ca2fl` in which a site fades only once it is far later than it usually is: see `usual`. State: one vector.
+
+    Slow is not gone: a hospital that comes every thirtieth version counts in full in every version, and one that has
+    left is forgotten within a few of its own gaps. Use it unless there is a reason for another.
+    """
+    return _remembering(situation, worth, usual)
+
+
+def _remembering(situation: Situation, worth: Worth, weight: Weight) -> Direction:
+    """x += eta [ sum_i q_i w_i h_i + sum_S (b_i - q_i) (h_i - w'_i h'_i) ]: the step of CA2FL with weights.
+
+    q_i is p_i over the sum of p w of all remembered sites, b_i is p_i over the sum of S; w'_i is what h'_i has now.
+    """
+    known = situation.known
+    kept: dict[Source, float] = {}
+    total = 0.0
+    for one in situation.memory.values():
+        value = worth.share(one.examples, known) * weight(one, situation.version)
+        total += value
+        if value:
+            kept |= _spread(one, value)
+    return Direction(_corrections(situation, worth, weight, total), Sum(kept, total))
 
 
 def _corrections(situation: Situation, worth: Worth, weight: Callable[[Remembered, int], float], total: float) -> Sum:
@@ -183,7 +222,7 @@ def _sites(buffer: tuple[Contribution, ...]) -> list[str]:
     return list(dict.fromkeys(one.site for one in buffer))
 
 
-def decaying(one: Remembered, version: int) -> float:
+def fading(one: Remembered, version: int) -> float:
     """(1 + age)^-1/2 of a remembered update, its age in versions."""
     return float((1 + version - one.version) ** -0.5)
 
@@ -195,18 +234,18 @@ def usual(one: Remembered, version: int) -> float:
     within a few of its own gaps, and below 1 % is 0. Few distinct values, so its sum is cheap to keep.
     """
     late = (version - one.version) / (LATEST * max(one.usual_gap() or 1.0, 1.0))
-    halvings = max(0, -(-int(late * 1024) // 1024) - 1)
+    halvings = max(0, ceil(late) - 1)
     return 0.5**halvings if halvings < 7 else 0.0
 
 
 STRATEGIES: Final[dict[str, Direct]] = {
-    "fedavg": buffered,
-    "fedasync": buffered,
-    "fedasync-mixing": mixed,
-    "fedbuff": buffered,
-    "ca2fl": _remembering(lambda _one, _version: 1.0),
-    "calibrated": _remembering(decaying),
-    "patient": _remembering(usual),
+    "fedavg": fedavg,
+    "fedasync": fedasync,
+    "fedasync-mixing": fedasync_mixing,
+    "fedbuff": fedbuff,
+    "ca2fl": ca2fl,
+    "calibrated": calibrated,
+    "patient": patient,
 }
 
 

@@ -18,7 +18,7 @@ from aggregator.memory import remember
 from aggregator.opening import initialise, restore, rule_text
 from aggregator.service import Performer
 from aggregator.settings import Folder, Settings
-from aggregator.strategies import Situation, buffered
+from aggregator.strategies import Situation, fedbuff
 from broker.codecs import encode
 from broker.drive import Ack, Cancel, Consume, Declare, Inspect, Publish, Tick
 from broker.identity import PrivateKey
@@ -129,7 +129,7 @@ def pending(fold: Fold) -> Vector:
     """What the open buffer adds up to: its deltas by share and discount, not yet divided."""
     situation = Situation(fold.version + 1, tuple(fold.buffer), remember({}, fold.buffer, version=1), {})
     total = np.zeros_like(fold.model)
-    for source, factor in buffered(situation, fold.strategy.worth).once.terms.items():
+    for source, factor in fedbuff(situation, fold.strategy.worth).once.terms.items():
         for start, values in fold.fetch(source):
             total[start : start + len(values)] += values * np.float32(factor)
     return total

@@ -104,7 +104,7 @@ def test_an_empty_buffer_moves_nothing(strategy: str) -> None:
 
 
 def test_ca2fl_by_hand() -> None:
-    # First A = 4 and B = 8: h = 6, a step of 6. Then A = 0 alone: eta (h + (0 - h_A)) = 6 - 4 = 2 (algorithm 2), and
+    # First A = 4 and B = 8: h = 6, a step of 6. Then A = 0 alone: eta (h + (0 - h_A)) = 6 - 4 = 2, and
     # h is (0 + 8) / 2 = 4. Then B = 4: 4 + (4 - 8) = 0, so nothing moves.
     one = folding(0, strategy="ca2fl")
     assert one.add("A", 4).add("B", 8).step() == [6.0]
