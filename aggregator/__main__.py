@@ -15,7 +15,7 @@ from aggregator.opening import Replayed, replay
 from aggregator.service import serve
 from aggregator.settings import Folder
 from aggregator.status import Status, read_refused, read_status
-from aggregator.steering import pause, resume, stop_after
+from aggregator.steering import pause, resume, stop_after, switch_command
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
 from broker.files import require_writable
@@ -39,7 +39,7 @@ def cli() -> None:
     """The aggregator of a federation: admits updates, makes versions of the model, keeps the journal."""
 
 
-for command in (pause, resume, stop_after):
+for command in (pause, resume, stop_after, switch_command):
     cli.add_command(command)
 
 
@@ -171,10 +171,13 @@ def _status_text(found: Status) -> str:
     counts = f"{found.accepted} updates accepted, {found.refused} refused, {found.buffered} in the open buffer"
     head = [
         f"federation {found.federation}: version {found.version}, {counts}",
+        f"strategy: {found.strategy}",
         f"service: {'running, ' + found.link if found.running else 'not running'}",
     ]
     if found.paused:
         head.append("paused: sites are asked for no training until 'fedqueue aggregator resume'")
+    if found.switch_pending:
+        head.append("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
     if found.last_version:
         head.append(f"training ends at version {found.last_version}")
     if not found.started:

@@ -11,23 +11,25 @@ from typing import Final
 import numpy as np
 
 from aggregator.settings import Limits
-from aggregator.strategies import Chunks, Vector
 from broker.codecs import CODECS, decode, max_payload_bytes
 from broker.errors import RefusedUpdate, WireError
 from broker.messages import UpdatePart, part_count
 
 MAX_LEAP: Final = 100_000
-KEPT_PARAMETERS: Final = 1 << 22  # an update of up to so many stays decoded (16 MiB) from its check to its merge
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What an update is held against; `digests` maps every version to its model's digest."""
+    """What an update is held against; `digests` maps every version to its model's digest.
+
+    `max_staleness` is in versions, None for no limit.
+    """
 
     task: str
     parameters: int
     digests: Mapping[int, bytes]
     limits: Limits
+    max_staleness: int | None = None
 
 
 def check_fields(update: UpdatePart, terms: Terms) -> None:
@@ -38,6 +40,12 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"base version {update.base_version} was never published")
     if terms.digests[update.base_version] != update.base_digest:
         raise RefusedUpdate(f"its base is not this federation's version {update.base_version}")
+    staleness = max(terms.digests) - update.base_version
+    if terms.max_staleness is not None and staleness > terms.max_staleness:
+        raise RefusedUpdate(
+            f"its base, version {update.base_version}, is {staleness} versions old; this federation takes at most "
+            f"{terms.max_staleness}"
+        )
     if update.examples > terms.limits.max_examples:
         raise RefusedUpdate(f"{update.examples} examples are over the limit of {terms.limits.max_examples}")
     if update.codec not in CODECS:
@@ -48,18 +56,13 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"part {update.part} of {update.parts} does not fit {update.payload_bytes} bytes")
 
 
-def measured(update: UpdatePart, payload: bytes, terms: Terms) -> tuple[float, Chunks]:
-    """L2 norm of the delta, and its chunks to merge; refuses what does not decode to finite numbers within `max_norm`.
-
-    A long delta is decoded again while it is merged, so that memory is one chunk; a short one is not worth that time.
-    """
-    squares, kept = 0.0, list[tuple[int, Vector]]()
+def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
+    """L2 norm of the delta; refuses what does not decode to finite numbers within `max_norm`. Memory is one chunk."""
+    squares = 0.0
     try:
-        for start, values in decode(update.codec, payload, terms.parameters):
+        for _start, values in decode(update.codec, payload, terms.parameters):
             with np.errstate(over="ignore", invalid="ignore"):
                 squares += float(np.dot(values, values))
-            if terms.parameters <= KEPT_PARAMETERS:
-                kept.append((start, values))
     except WireError as error:
         raise RefusedUpdate(f"the payload does not decode: {error}") from error
     norm = math.sqrt(squares) if math.isfinite(squares) else squares
@@ -67,4 +70,4 @@ def measured(update: UpdatePart, payload: bytes, terms: Terms) -> tuple[float, C
         raise RefusedUpdate("the delta has numbers that are not finite, or far too large")
     if norm > terms.limits.max_norm:
         raise RefusedUpdate(f"the delta's norm {norm:.3g} is over the limit of {terms.limits.max_norm:.3g}")
-    return norm, kept or decode(update.codec, payload, terms.parameters)
+    return norm

@@ -9,16 +9,14 @@ import math
 import sqlite3
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from aggregator.fold import Fold
 from aggregator.journal import Journal, VersionRow
-from aggregator.opening import rule_of
+from aggregator.opening import directions, rule_of
 from aggregator.settings import Settings
-from aggregator.strategies import Contribution
 from broker.errors import UsageError
 from broker.histograms import (
     histogram_of,
@@ -148,29 +146,25 @@ def _members(journal: Journal, versions: list[VersionRow]) -> tuple[Member, ...]
             updates=row["updates"],
             examples=journal.query("SELECT examples FROM updates WHERE ordinal = ?", row["newest"])[0]["examples"],
             mean_staleness=row["staleness"],
-            share=factors[row["site"]] / total,
+            share=factors.get(row["site"], 0.0) / total,
         )
         for row in rows
     )
 
 
 def _factors(journal: Journal, versions: list[VersionRow]) -> dict[str, float]:
-    """Per site the sum of the factors of its deltas: see `Strategy` in aggregator/strategies.py."""
+    """Per site the sum of the coefficients of its deltas over all versions: see aggregator/strategies.py."""
     factors: dict[str, float] = {}
-    for before, row in pairwise(versions):
-        strategy = rule_of(row).build()
-        updates = [
-            Contribution(*columns)
-            for columns in journal.query(
-                "SELECT site, staleness, examples FROM updates WHERE ordinal > ? AND ordinal <= ?",
-                before.through_ordinal,
-                row.through_ordinal,
-            )
-        ]
-        shares = sum(strategy.share(one) for one in updates)
-        for one in updates:
-            factor = strategy.server_rate * strategy.share(one) * strategy.discount(one.staleness) / shares
-            factors[one.site] = factors.get(one.site, 0.0) + factor
+    for strategy, situation, direction in directions(journal, versions):
+        members = [(one.ordinal, one.site) for one in situation.buffer]
+        for remembered in (*situation.memory.values(), *situation.former.values()):
+            members += [(ordinal, remembered.site) for ordinal in remembered.ordinals]
+        site_of = dict(members)
+        for part in (direction.once, direction.kept):
+            for source, value in part.terms.items():
+                if source.kind == "update":
+                    site = site_of[source.number]
+                    factors[site] = factors.get(site, 0.0) + strategy.server_rate * value / part.divisor
     return factors
 
 

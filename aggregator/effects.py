@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from aggregator.control import Control
+from aggregator.fold import Vector
 from aggregator.journal import Accepted, Enrolled, VersionRow
-from aggregator.strategies import Vector
+from aggregator.settings import Aggregation
+from aggregator.state import NOTHING, State
 from broker.messages import UpdatePart
 
 
@@ -38,11 +40,12 @@ class KeepPart:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Write the model of a version to disk, before the version is journaled."""
+    """Write the model of a version, and what its strategy keeps, to disk, before the version is journaled."""
 
     digest: bytes
     version: int
     model: Vector = field(repr=False)
+    state: State = field(repr=False, default=NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,14 @@ class Decided:
     """Event: the coordinator has decided something else than before."""
 
     control: Control
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """Event: the coordinator has switched to another aggregation; `rule` is it as journaled."""
+
+    aggregation: Aggregation
+    rule: str
 
 
 StoreEffect = Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact

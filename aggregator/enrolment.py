@@ -58,6 +58,8 @@ learning_rate = 0.1
 # schedule = "constant"      # constant, cosine or linear, within the round; warmup_steps = 0
 # clip_norm = 0.0            # of a step's gradient; 0: none
 # patience = 0               # end a round after so many checks without a better validation loss; 0: never
+# proximal = 0.0             # mu of FedProx, which holds a round near the model that it began from; 0: off
+# equal_time = false         # true: fewer steps for slow sites, which then move the model less (docs/algorithms.md)
 
 [aggregation]
 strategy = "fedbuff"         # fedbuff or fedasync

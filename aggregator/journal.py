@@ -19,7 +19,7 @@ from broker.errors import UsageError
 from broker.identity import PublicKey
 from broker.messages import UpdatePart
 
-VERSION: Final = 1
+VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE sites (
@@ -43,11 +43,21 @@ CREATE TABLE parts (
     body BLOB NOT NULL, PRIMARY KEY (site, incarnation, sequence, part)) WITHOUT ROWID;
 CREATE TABLE versions (
     version INTEGER PRIMARY KEY, digest BLOB NOT NULL, through_ordinal INTEGER NOT NULL,
-    updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
+    updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL, state BLOB);
 CREATE TABLE presence (at REAL NOT NULL, site TEXT NOT NULL, present INTEGER NOT NULL);
 CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, examples, accepted_at, ordinal,
-    (SELECT min(version) FROM versions WHERE through_ordinal >= ordinal) AS version FROM updates
+    (SELECT min(version) FROM versions WHERE through_ordinal >= ordinal) AS version FROM updates;
+CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples)
 """
+UPGRADES: Final = {
+    1: """
+ALTER TABLE versions ADD COLUMN state BLOB;
+CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples);
+INSERT INTO rules (version, rule, at) SELECT version, rule, at FROM versions ORDER BY version DESC LIMIT 1
+"""
+}
 _NAMELESS_REFUSALS_KEPT: Final = 10_000
 
 
@@ -76,7 +86,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A version of the model; `rule` is the aggregation that made it, as JSON."""
+    """A version of the model; `rule` is the aggregation that made it, as JSON.
+
+    `state` is the digest of what the strategy keeps besides the model, None if it keeps nothing.
+    """
 
     version: int
     digest: bytes
@@ -85,19 +98,28 @@ class VersionRow:
     reason: str
     rule: str
     at: float
+    state: bytes | None = None
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """The aggregation as JSON, decided while `version` was the newest; it makes the versions after that."""
+
+    version: int
+    rule: str
+    at: float
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What a replay needs of an accepted update."""
+    """What a replay needs of an accepted update, besides its payload."""
 
     ordinal: int
     site: str
     sequence: int
     staleness: int
     examples: int
-    codec: str
-    payload: bytes
+    base_version: int
 
 
 class Journal:
@@ -105,7 +127,7 @@ class Journal:
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
-        self._database = open_database(path, SCHEMA, version=VERSION)
+        self._database = open_database(path, SCHEMA, version=VERSION, upgrades=UPGRADES)
 
     def close(self) -> None:
         """Close the file."""
@@ -187,8 +209,15 @@ class Journal:
         """Add a version."""
         with storing(str(self.path)):
             self._database.execute(
-                "INSERT INTO versions VALUES (?,?,?,?,?,?,?)",
-                (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at),
+                "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?)",
+                (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at, row.state),
+            )
+
+    def add_rule(self, row: RuleRow) -> None:
+        """Decide by which aggregation the versions after `row.version` are made."""
+        with storing(str(self.path)):
+            self._database.execute(
+                "INSERT INTO rules (version, rule, at) VALUES (?,?,?)", (row.version, row.rule, row.at)
             )
 
     def note_site(self, site: str, **columns: object) -> None:
@@ -274,27 +303,61 @@ class Journal:
         pieces = {row["part"]: row["body"] for row in rows} | {update.part: last}
         return b"".join(pieces[part] for part in sorted(pieces))
 
-    def open_buffer(self, after: int) -> list[tuple[str, float]]:
-        """(site, time) of the accepted updates whose ordinal is above `after`, oldest first."""
+    def oldest_open(self, after: int) -> float | None:
+        """When the oldest update whose ordinal is above `after` was accepted; None if there is none."""
+        row = self._database.execute(
+            "SELECT accepted_at FROM updates WHERE ordinal > ? ORDER BY ordinal LIMIT 1", (after,)
+        ).fetchone()
+        return None if row is None else float(row["accepted_at"])
+
+    def work(self, *, through: int, after: int = 0, last: int) -> list[tuple[str, int, float]]:
+        """(site, steps, training_s) of the `last` updates of each site with `after` < ordinal <= `through`, in order.
+
+        The ordinals come from the index alone: only the rows that are asked for are read, with their payloads.
+        """
         rows = self._database.execute(
-            "SELECT site, accepted_at FROM updates WHERE ordinal > ? ORDER BY ordinal", (after,)
+            "SELECT site, steps, training_s FROM updates WHERE ordinal IN (SELECT ordinal FROM (SELECT ordinal,"
+            " row_number() OVER (PARTITION BY site ORDER BY ordinal DESC) AS back FROM updates"
+            " WHERE +ordinal > ? AND +ordinal <= ?) WHERE back <= ?) ORDER BY ordinal",
+            (after, through, last),
         )
-        return [(row["site"], row["accepted_at"]) for row in rows]
+        return [(row["site"], row["steps"], row["training_s"]) for row in rows]
 
     def versions(self) -> list[VersionRow]:
         """All versions, oldest first."""
         rows = self._database.execute("SELECT * FROM versions ORDER BY version")
         return [VersionRow(**dict(row)) for row in rows]
 
-    def folded(self, *, after: int, through: int | None = None) -> Iterator[Folded]:
-        """Accepted updates with `after` < ordinal <= `through`, in order, one in memory at a time."""
+    def rules(self) -> list[RuleRow]:
+        """Every aggregation that was decided on, oldest first; the last is in force."""
+        rows = self._database.execute("SELECT version, rule, at FROM rules ORDER BY id")
+        return [RuleRow(**dict(row)) for row in rows]
+
+    def folded(self, *, after: int, through: int | None = None) -> list[Folded]:
+        """Accepted updates with `after` < ordinal <= `through`, in order."""
         rows = self._database.execute(
-            "SELECT ordinal, site, sequence, staleness, examples, codec, payload FROM updates"
+            "SELECT ordinal, site, sequence, staleness, examples, base_version FROM updates"
             " WHERE ordinal > ? AND ordinal <= ? ORDER BY ordinal",
             (after, through if through is not None else 1 << 62),
         )
-        for row in rows:
-            yield Folded(**dict(row))
+        return [Folded(**dict(row)) for row in rows]
+
+    def payload(self, ordinal: int) -> tuple[str, bytes]:
+        """Codec and payload of an accepted update."""
+        row = self._database.execute("SELECT codec, payload FROM updates WHERE ordinal = ?", (ordinal,)).fetchone()
+        return row["codec"], row["payload"]
+
+    def merged_by_site(self, *, through: int) -> Iterator[tuple[str, int, int, int]]:
+        """(site, version it is merged in, ordinal, examples) of every update up to `through`, sorted; from the index.
+
+        An update was accepted at version base + staleness, and is merged in the next.
+        """
+        rows = self._database.execute(
+            "SELECT site, base_version + staleness + 1 AS version, ordinal, examples FROM updates"
+            " INDEXED BY updates_of_sites WHERE ordinal <= ? ORDER BY site, ordinal",
+            (through,),
+        )
+        yield from map(tuple, rows)
 
     def last_ordinal(self) -> int:
         """Ordinal of the newest accepted update, 0 if there is none."""

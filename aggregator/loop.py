@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from aggregator.admission import MAX_LEAP, check_fields, measured
 from aggregator.attendance import Attendance
+from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
-from aggregator.effects import Decided, KeepPart, Refuse, Registry, SetFact
+from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFact
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import MODEL_CODEC, Publication
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
-from aggregator.strategies import Chunks
 from broker.drive import Ack, Publish, Tick
 from broker.errors import RefusedUpdate, WireError
 from broker.link import (
@@ -59,7 +59,8 @@ class AggregatorLoop:
         )
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
-        self._publication = Publication(party, fold, self._announcement)
+        self._budgets = self._remembered_budgets()
+        self._publication = Publication(party, fold, self._announcement, self._plans)
         self._trouble: dict[str, str | None] = {}
         self._refusals = 0
         self._told: set[int] = set()
@@ -82,18 +83,21 @@ class AggregatorLoop:
                 return [*self._left(token), *self._publication.confirmed(event)]
             case Consuming():
                 return self._publication.consuming(event)
-            case Registry() | Decided():
+            case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
                 return self._on_link(event, now)
 
-    def _on_decision(self, event: Registry | Decided) -> Effects:
+    def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
             case Registry(sites):
                 return self._attendance.enrolled(sites)
             case Decided(control):
                 self._control = control
                 return self._publication.announce_again()
+            case Ruled(aggregation, rule):
+                self._rounds.use(aggregation, rule=rule)
+                return []
 
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
@@ -137,8 +141,11 @@ class AggregatorLoop:
         return effects + (self._receipts.leave() if self._attendance.connected else [])
 
     def _close(self, now: float) -> Effects:
-        closed = self._rounds.close(self._attendance.present, now)
-        return closed + self._publication.begin() if closed else []
+        closed = self._rounds.close(self._attendance.present, self._attendance.sites, now)
+        if not closed:
+            return []
+        self._budgets.fix(self._attendance.sites)
+        return closed + self._publication.begin()
 
     def _republish(self) -> Effects:
         return self._publication.restart() if self._rounds.started else []
@@ -198,12 +205,13 @@ class AggregatorLoop:
             payload = self._whole(site, update, body)
             if payload is None:
                 return [KeepPart(site, update, body)]
-            norm, chunks = self._measured(update, payload)
+            norm = self._measured(update, payload)
         except RefusedUpdate as error:
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
         settlement.settle(update.sequence)
-        return [self._rounds.merge(site, update, payload, chunks, norm=norm, now=now)]
+        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
+        return [self._rounds.merge(site, update, payload, norm=norm, now=now)]
 
     def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
         """The payload if this part completes it; the other parts are in the journal."""
@@ -214,7 +222,7 @@ class AggregatorLoop:
             return None
         return self._journal.joined(site, update, body)
 
-    def _measured(self, update: UpdatePart, payload: bytes) -> tuple[float, Chunks]:
+    def _measured(self, update: UpdatePart, payload: bytes) -> float:
         if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
             raise RefusedUpdate("its parts are not the payload that was signed")
         return measured(update, payload, self._rounds.terms)
@@ -258,6 +266,22 @@ class AggregatorLoop:
         if self._control.asks_for_training(version, versions=self._settings.versions):
             return True, self._settings.plan.to_wire()
         return False, [(PAUSED, 1.0)] if self._control.paused else []
+
+    def _remembered_budgets(self) -> Budgets:
+        """As they were fixed with the newest version, and what has been learned since."""
+        known = Budgets(self._settings.plan)
+        if self._settings.plan.equal_time:
+            made, newest = self._journal.versions()[-1].through_ordinal, self._journal.last_ordinal()
+            for site, steps, training_s in self._journal.work(through=made, last=REMEMBERED):
+                known.note(site, steps=steps, training_s=training_s)
+            known.fix(self._attendance.sites)
+            for site, steps, training_s in self._journal.work(after=made, through=newest, last=REMEMBERED):
+                known.note(site, steps=steps, training_s=training_s)
+        return known
+
+    def _plans(self) -> dict[str, WirePlan]:
+        """The plans of the enrolled sites, where they differ."""
+        return self._budgets.plans(self._attendance.sites)
 
     def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
         """What `status` shows: consuming, publishing and declaring can each be in trouble."""

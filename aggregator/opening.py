@@ -12,11 +12,16 @@ from itertools import pairwise
 import msgspec
 
 from aggregator.fold import Fold
-from aggregator.journal import Folded, Journal, VersionRow
+from aggregator.journal import Folded, Journal, RuleRow, VersionRow
+from aggregator.memory import Contribution, Remembered, recalled, remember
 from aggregator.settings import Aggregation, Folder
-from aggregator.strategies import Contribution, Vector
-from broker.errors import StorageError, UsageError, WireError
-from broker.weights import Layout, load_model, save_model
+from aggregator.sources import Sources
+from aggregator.state import load_state
+from aggregator.strategies import Direction, Situation, Strategy
+from broker.errors import StorageError, UsageError
+from broker.weights import Layout, Vector, load_model, model_digest, save_model
+
+BASES_KEPT, SNAPSHOTS_KEPT = 50, 5
 
 
 def rule_text(aggregation: Aggregation) -> str:
@@ -24,17 +29,28 @@ def rule_text(aggregation: Aggregation) -> str:
     return msgspec.json.encode(aggregation).decode()
 
 
+def rule_in(text: str) -> Aggregation:
+    """The aggregation in a journal's JSON, as it was meant by the release that wrote it."""
+    return msgspec.convert({"one_place": False} | msgspec.json.decode(text), type=Aggregation)
+
+
+def rule_of(row: VersionRow | RuleRow) -> Aggregation:
+    """The aggregation that made a version, or that was decided on."""
+    return rule_in(row.rule)
+
+
 def initialise(journal: Journal, folder: Folder, layout: Layout, model: Vector, rule: str, *, at: float) -> None:
     """Make version 0 of `model`, once; UsageError if the journal has another model or later versions already."""
-    fold = Fold.at(Aggregation().build(), layout.digest, model, 0)
+    digest = model_digest(layout.digest, model)
     if journal.fact("layout") is not None:
-        if [row.digest for row in journal.versions()] == [fold.digest] and not journal.last_ordinal():
+        if [row.digest for row in journal.versions()] == [digest] and not journal.last_ordinal():
             return  # an 'init' that was killed before its end
         raise UsageError(f"{folder.path} holds a federation already; choose another folder.")
-    save_model(folder.snapshot(fold.digest), layout, model, metadata={"version": "0"})
+    save_model(folder.snapshot(digest), layout, model, metadata={"version": "0"})
     journal.begin()
     journal.set_fact("layout", layout.digest)
-    journal.add_version(VersionRow(0, fold.digest, 0, 0, "initial model", rule, at))
+    journal.add_version(VersionRow(0, digest, 0, 0, "initial model", rule, at))
+    journal.add_rule(RuleRow(0, rule, at))
     journal.commit()
 
 
@@ -49,15 +65,16 @@ def restore(
         versions = versions[: at_version + 1]
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
-    layout, fold, position = _newest_snapshot(folder, versions, aggregation)
-    for row in versions[position + 1 :]:
-        _advance(
-            fold, row, journal.folded(after=versions[row.version - 1].through_ordinal, through=row.through_ordinal)
-        )
+    layout, fold, position = _newest_snapshot(journal, folder, versions)
+    for row, _ in _folding(journal, fold, versions[position:]):
+        if fold.digest != row.digest:
+            raise StorageError(
+                f"Folding the journal does not give version {row.version}; restore the folder from a backup."
+            )
     fold.strategy = aggregation.build()
     if at_version is None:
         for update in journal.folded(after=versions[-1].through_ordinal):
-            _merge(fold, update)
+            fold.add(_contribution(update))
     return layout, fold
 
 
@@ -76,64 +93,91 @@ def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
     layout, model = load_model(folder.snapshot(versions[0].digest))
-    fold = Fold.at(Aggregation().build(), layout.digest, model, 0)
+    fold = _fold_at(journal, folder, layout, model, versions[0])
     yield Replayed(versions[0], (), fold.digest == versions[0].digest)
+    for row, updates in _folding(journal, fold, versions):
+        members = tuple((one.site, one.sequence, one.staleness) for one in updates)
+        yield Replayed(row, members, (fold.digest, fold.state.digest) == (row.digest, row.state))
+
+
+def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[Strategy, Situation, Direction]]:
+    """The coefficients of every version after the first of `versions`, which is 0; no vector is touched."""
+    memory: dict[str, Remembered] = {}
     for before, row in pairwise(versions):
-        members: list[tuple[str, int, int]] = []
-        fold.strategy = rule_of(row).build()
-        for update in journal.folded(after=before.through_ordinal, through=row.through_ordinal):
-            members.append((update.site, update.sequence, update.staleness))
-            _merge(fold, update)
-        fold.step()
-        yield Replayed(row, tuple(members), fold.digest == row.digest)
+        strategy, former = rule_of(row).build(), memory
+        updates = _between(journal, before, row)
+        buffer = tuple(map(_contribution, updates))
+        memory = remember(former, buffer, version=row.version)
+        situation = Situation(row.version, buffer, memory, former)
+        yield strategy, situation, strategy.direct(situation, strategy.worth)
 
 
-def rule_of(row: VersionRow) -> Aggregation:
-    """The aggregation that made a version."""
-    return msgspec.json.decode(row.rule, type=Aggregation)
-
-
-def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = 5) -> None:
+def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = SNAPSHOTS_KEPT) -> None:
     """Keep version 0 and the newest snapshots: everything else follows from the journal."""
     versions = journal.versions()
-    wanted = {folder.snapshot(row.digest) for row in [versions[0], *versions[-keep:]]}
+    kept = [versions[0], *versions[-keep:]]
+    wanted = {folder.snapshot(row.digest) for row in kept}
+    wanted |= {folder.state(row.state) for row in kept if row.state is not None}
     for path in folder.models.glob("*.safetensors"):
         if path not in wanted:
             with suppress(OSError):  # a file that stays costs room only
                 path.unlink()
 
 
-def _newest_snapshot(folder: Folder, versions: list[VersionRow], aggregation: Aggregation) -> tuple[Layout, Fold, int]:
+def _newest_snapshot(journal: Journal, folder: Folder, versions: list[VersionRow]) -> tuple[Layout, Fold, int]:
     for position in range(len(versions) - 1, -1, -1):
         row = versions[position]
         try:
             layout, model = load_model(folder.snapshot(row.digest))
+            state = load_state(folder.state(row.state or b""), row.state)
         except (UsageError, StorageError):
             continue
-        fold = Fold.at(aggregation.build(), layout.digest, model, row.version)
+        fold = _fold_at(journal, folder, layout, model, row)
         if fold.digest == row.digest:
+            fold.state = state
+            fold.memory = recalled(journal.merged_by_site(through=row.through_ordinal))
             return layout, fold, position
     raise StorageError(
         f"No snapshot in {folder.models} is whole; restore {folder.snapshot(versions[0].digest).name} from a backup."
     )
 
 
-def _advance(fold: Fold, row: VersionRow, updates: Iterator[Folded]) -> None:
-    fold.strategy = rule_of(row).build()
-    for update in updates:
-        _merge(fold, update)
-    fold.step()
-    if fold.digest != row.digest:
-        raise StorageError(
-            f"Folding the journal does not give version {row.version}; restore the folder from a backup."
-        )
+def _fold_at(journal: Journal, folder: Folder, layout: Layout, model: Vector, row: VersionRow) -> Fold:
+    """A fold at a version, which fetches from the journal and from snapshots."""
+
+    def older(version: int) -> Vector:
+        return restore(journal, folder, Aggregation(), at_version=version)[1].model
+
+    sources = Sources(journal, parameters=layout.size, older=older)
+    return Fold.at(rule_of(row).build(), layout.digest, model, row.version, sources)
 
 
-def _merge(fold: Fold, update: Folded) -> None:
-    contribution = Contribution(update.site, update.staleness, update.examples)
-    try:
-        fold.merge(contribution, update.codec, update.payload)
-    except WireError as error:
-        raise StorageError(
-            f"The journal's update {update.ordinal} is damaged ({error}) Restore the folder from a backup."
-        ) from error
+def _folding(journal: Journal, fold: Fold, versions: list[VersionRow]) -> Iterator[tuple[VersionRow, list[Folded]]]:
+    """Fold from the first of `versions`, at which `fold` stands, to the last; each with its updates when it is made.
+
+    Models that later updates were trained from are kept on the way where a strategy needs them: without their snapshots
+    each would otherwise be folded anew.
+    """
+    last_use: dict[int, int] = {}
+    for before, row in pairwise(versions):
+        if rule_of(row).build().bases:
+            last_use |= {update.base_version: row.version for update in _between(journal, before, row)}
+    for before, row in pairwise(versions):
+        if fold.version in last_use:
+            fold.fetch.models[fold.version] = fold.model.copy()
+        updates = _between(journal, before, row)
+        fold.strategy = rule_of(row).build()
+        for update in updates:
+            fold.add(_contribution(update))
+        fold.step()
+        for version in [one for one in fold.fetch.models if last_use[one] <= row.version]:
+            del fold.fetch.models[version]
+        yield row, updates
+
+
+def _between(journal: Journal, before: VersionRow, row: VersionRow) -> list[Folded]:
+    return journal.folded(after=before.through_ordinal, through=row.through_ordinal)
+
+
+def _contribution(update: Folded) -> Contribution:
+    return Contribution(update.site, update.ordinal, update.staleness, update.examples, update.base_version)

@@ -3,12 +3,18 @@
 Confirms carry no offsets, so the aggregator attaches its own consumer at "next" before it writes and waits for its own
 part 0. Parts go out one by one, the next when the last is confirmed: memory holds one encoded model. Versions made
 meanwhile are skipped; the newest goes out next. A lost connection starts the version again, which is harmless.
+
+All sites are told by one message, or, where their plans differ, each by its own: one at a time for a site, and only so
+many for all, so that receipts and the next version need not wait for the announcements to a thousand sites.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from aggregator.budgets import WirePlan
 from aggregator.fold import Fold
 from broker.codecs import encode
 from broker.drive import Ack, Cancel, Consume, Publish
@@ -19,6 +25,7 @@ from broker.topology import ROUND_FOR_ALL, SiteNames, models_stream, rounds_exch
 
 MODEL_CODEC: Final = "float32"
 STALLED_S: Final = 60.0
+TOLD_AT_ONCE: Final = 20  # with the largest statistics that is 20 MiB
 Effects = list[Any]
 
 
@@ -40,17 +47,27 @@ class _Job:
 
 
 class Publication:
-    """See the module's docstring. `announce` fills in what an announcement needs besides the transfer."""
+    """See the module's docstring. `announce` fills in what an announcement needs besides the transfer.
 
-    def __init__(self, party: Party, fold: Fold, announce: Callable[..., Announcement]) -> None:
-        self._party, self._fold, self._announce = party, fold, announce
+    `plans` gives the plan of every enrolled site, or nothing where all have that of the announcement.
+    """
+
+    def __init__(
+        self,
+        party: Party,
+        fold: Fold,
+        announce: Callable[..., Announcement],
+        plans: Callable[[], Mapping[str, WirePlan]],
+    ) -> None:
+        self._party, self._fold, self._announce, self._plans_now = party, fold, announce, plans
+        self._plans: Mapping[str, WirePlan] = {}  # as announced
         self._stream = models_stream(party.federation)
         self._own = Peer(party.federation, party.name, party.key.public)
         self._job: _Job | None = None
         self._attempts = 0
         self._moved: tuple[tuple[int, int, int], float] | None = None
         self._in_flight: set[str] = set()
-        self._due: set[str] = set()
+        self._due: dict[str, None] = {}  # in the order in which they are told
         self.announced: Announcement | None = None
 
     def begin(self) -> Effects:
@@ -93,25 +110,21 @@ class Publication:
             version=told.version, digest=told.model_digest, offset=told.offset, parts=told.parts,
             model_bytes=told.model_bytes,
         )  # fmt: skip
-        return [self._publish(self.announced, EVERYONE, ROUND_FOR_ALL)]
+        return self._tell_all(self.announced)
 
     def announcement_for(self, site: str) -> Effects:
-        """The newest announcement again, for one site."""
-        if self.announced is None or site in self._in_flight:
-            self._due |= {site} & self._in_flight
+        """The newest announcement, for one site; later, if one is under way to it, or too many to all."""
+        if self.announced is None:
             return []
-        self._in_flight.add(site)
-        return [self._publish(self.announced, site, SiteNames(self._party.federation, site).round_key)]
+        self._due.setdefault(site)
+        return self._tell_due(self.announced)
 
     def left(self, token: Any) -> Effects:
-        """A message has been settled; a site that asked again meanwhile gets the newest announcement."""
-        if token[0] != "announcement" or token[2] not in self._in_flight:
+        """A message has been settled; whoever waited for its place gets the newest announcement."""
+        if token[0] != "announcement" or token[2] not in self._in_flight or self.announced is None:
             return []
         self._in_flight.discard(token[2])
-        if token[2] not in self._due:
-            return []
-        self._due.discard(token[2])
-        return self.announcement_for(token[2])
+        return self._tell_due(self.announced)
 
     def deadline(self) -> float | None:
         """When a transfer without progress starts again."""
@@ -153,8 +166,26 @@ class Publication:
             version=job.version, digest=job.digest, offset=job.offset, parts=job.parts, model_bytes=len(job.payload)
         )
         self._job = None
-        effects = [self._publish(self.announced, EVERYONE, ROUND_FOR_ALL)]
+        effects = self._tell_all(self.announced)
         return effects + (self.restart() if self._fold.version > job.version else [])
+
+    def _tell_all(self, announcement: Announcement) -> Effects:
+        """By one message if it is the same for all, which it is where no training is asked for."""
+        self._plans = self._plans_now() if announcement.training else {}
+        if not self._plans:
+            return [self._publish(announcement, EVERYONE, ROUND_FOR_ALL)]
+        self._due |= dict.fromkeys(self._plans)
+        return self._tell_due(announcement)
+
+    def _tell_due(self, announcement: Announcement) -> Effects:
+        ready = [site for site in self._due if site not in self._in_flight]
+        effects: Effects = []
+        for site in ready[: TOLD_AT_ONCE - len(self._in_flight)]:
+            del self._due[site]
+            self._in_flight.add(site)
+            own = msgspec.structs.replace(announcement, plan=self._plans.get(site, announcement.plan))
+            effects.append(self._publish(own, site, SiteNames(self._party.federation, site).round_key))
+        return effects
 
     def _publish(self, announcement: Announcement, to: str, routing_key: str) -> Publish:
         sealed = self._party.seal(announcement, to=to)

@@ -2,17 +2,20 @@
 
 A version is published when the buffer is full, or every present site has contributed since the last one, or
 `max_wait_s` has passed with at least one update: neither a missing site nor a large buffer ever holds up the others.
+Synchronous rounds (fedavg) are the exception that was asked for: they wait for every enrolled site, a quorum or a
+deadline, present or not, and for `max_wait_s` at the longest.
 """
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from aggregator.admission import Terms
 from aggregator.effects import Accept, AddVersion, NoteSite, SetFact, Snapshot
 from aggregator.fold import Fold
 from aggregator.journal import Accepted, Journal, VersionRow
-from aggregator.settings import Settings
-from aggregator.strategies import Chunks, Contribution
+from aggregator.memory import Contribution
+from aggregator.settings import Aggregation, Settings
 from broker.errors import WireError
 from broker.messages import Hello, UpdatePart
 from broker.statistics import FeatureStatistics
@@ -21,16 +24,16 @@ Effects = list[Any]
 
 
 class Rounds:
-    """The fold, the sites that have contributed to its open buffer, and the feature statistics fixed with version 0."""
+    """The fold with its open buffer, and the feature statistics fixed with version 0."""
 
     def __init__(self, settings: Settings, fold: Fold, journal: Journal, *, rule: str) -> None:
         self._settings, self.fold, self._rule = settings, fold, rule
+        self._aggregation = settings.aggregation
         versions = journal.versions()
+        self._begun = versions[-1].at
         self.digests = {row.version: row.digest for row in versions}
         self._ordinal = journal.last_ordinal()
-        open_rows = journal.open_buffer(versions[-1].through_ordinal)
-        self._contributors = {site for site, _ in open_rows}
-        self._oldest: float | None = open_rows[0][1] if open_rows else None
+        self._oldest = journal.oldest_open(versions[-1].through_ordinal)
         known = journal.fact("statistics")
         self.statistics: list[list[float]] | None = None if known is None else json.loads(known)
         greeted = [row for row in journal.site_rows() if row["examples"] is not None]
@@ -46,14 +49,26 @@ class Rounds:
     @property
     def terms(self) -> Terms:
         """What updates are held against."""
-        return Terms(self._settings.task, len(self.fold.model), self.digests, self._settings.limits)
+        return Terms(
+            self._settings.task,
+            len(self.fold.model),
+            self.digests,
+            self._settings.limits,
+            self._aggregation.max_staleness,
+        )
 
     def deadline(self) -> float | None:
         """When a version, or the start, is due even if nothing arrives."""
         if not self.started:
             first = self._first_hello
             return None if first is None else first + self._settings.start.start_after_s
-        return None if self._oldest is None else self._oldest + self._settings.aggregation.max_wait_s
+        return None if self._oldest is None else min(self._due_at(self._oldest))
+
+    def _due_at(self, oldest: float) -> tuple[float, ...]:
+        """When the buffer whose first update came at `oldest` is due by the clock."""
+        rule = self._aggregation
+        longest = oldest + rule.max_wait_s
+        return (longest,) if rule.deadline_s is None else (longest, self._begun + rule.deadline_s)
 
     def greet(self, site: str, hello: Hello, now: float) -> Effects:
         """Note a hello; WireError if its model or its statistics do not fit the federation's."""
@@ -89,39 +104,47 @@ class Rounds:
         self.statistics = [] if total is None else total.to_lists()
         return [SetFact("statistics", json.dumps(self.statistics).encode())]
 
-    def merge(
-        self, site: str, update: UpdatePart, payload: bytes, chunks: Chunks, *, norm: float, now: float
-    ) -> Accept:
-        """Merge an admitted update, `payload` decoded; its staleness is the versions published since its base."""
+    def use(self, aggregation: Aggregation, *, rule: str) -> None:
+        """Make the next version, with all that is in the buffer already, by another aggregation."""
+        self._aggregation, self._rule = aggregation, rule
+        self.fold.strategy = aggregation.build()
+
+    def merge(self, site: str, update: UpdatePart, payload: bytes, *, norm: float, now: float) -> Accept:
+        """Merge an admitted update; its staleness is the versions published since its base."""
         staleness = self.fold.version - update.base_version
-        self.fold.add(Contribution(site, staleness, update.examples), chunks)
         self._ordinal += 1
-        self._contributors.add(site)
+        self.fold.fetch.hold(self._ordinal, update.codec, payload)
+        self.fold.add(Contribution(site, self._ordinal, staleness, update.examples, update.base_version))
         self._oldest = now if self._oldest is None else self._oldest
-        weight = self.fold.strategy.discount(staleness)
+        weight = self.fold.strategy.worth.discount(staleness)
         return Accept(Accepted(self._ordinal, site, update, payload, staleness, weight, norm, now))
 
-    def close(self, present: set[str] | None, now: float) -> Effects:
+    def close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> Effects:
         """The next version, if one is due: snapshot first, then the journal."""
-        reason = self._reason_to_close(present, now)
+        reason = self._reason_to_close(present, enrolled, now)
         if reason is None:
             return []
-        count = self.fold.buffer.count
-        self.fold.step()
-        self.digests[self.fold.version] = self.fold.digest
-        self._contributors, self._oldest = set(), None
-        row = VersionRow(self.fold.version, self.fold.digest, self._ordinal, count, reason, self._rule, now)
-        return [Snapshot(row.digest, row.version, self.fold.model), AddVersion(row)]
+        fold, count = self.fold, len(self.fold.buffer)
+        fold.step()
+        self.digests[fold.version] = fold.digest
+        self._oldest, self._begun = None, now
+        state = fold.state.digest
+        row = VersionRow(fold.version, fold.digest, self._ordinal, count, reason, self._rule, now, state)
+        return [Snapshot(row.digest, row.version, fold.model, fold.state), AddVersion(row)]
 
-    def _reason_to_close(self, present: set[str] | None, now: float) -> str | None:
+    def _reason_to_close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> str | None:
         if self._oldest is None:
             return None
         self._oldest = min(self._oldest, now)  # the journal's time may be from a clock that ran ahead
-        if self.fold.buffer.count >= self.fold.strategy.buffer_size:
-            return "buffer full"
-        if present and present <= self._contributors:
+        strategy, rule = self.fold.strategy, self._aggregation
+        contributors = {one.site for one in self.fold.buffer}
+        if len(contributors) >= strategy.places_wanted(len(enrolled)):
+            return "every site has contributed" if strategy.rounds and not strategy.quorum else "buffer full"
+        if present and present <= contributors and not strategy.rounds:
             return "every present site has contributed"
-        if now >= self._oldest + self._settings.aggregation.max_wait_s:
+        if rule.deadline_s is not None and now >= self._begun + rule.deadline_s:
+            return "the deadline has passed"
+        if now >= self._oldest + rule.max_wait_s:
             return "max_wait has passed"
         return None
 

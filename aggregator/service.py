@@ -8,9 +8,12 @@ meanwhile the inbox fills and TCP holds the broker back, so nothing is taken tha
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from aggregator.control import read_control
 from aggregator.effects import (
@@ -22,14 +25,16 @@ from aggregator.effects import (
     NoteSite,
     Refuse,
     Registry,
+    Ruled,
     SetFact,
     Snapshot,
     StoreEffect,
 )
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
-from aggregator.opening import prune_snapshots, restore, rule_text
-from aggregator.settings import Folder
+from aggregator.opening import BASES_KEPT, SNAPSHOTS_KEPT, prune_snapshots, restore, rule_of, rule_text
+from aggregator.rules import rule_in_force
+from aggregator.settings import Folder, Settings
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import StorageError
 from broker.folderlock import sole_process
@@ -115,16 +120,23 @@ class Performer:
                 self._journal.keep_part(site, update, body)
             case Snapshot(digest) if digest in self._written:
                 pass
-            case Snapshot(digest, version, model):
-                metadata = {"version": str(version)}
-                save_model(self._folder.snapshot(digest), self._layout, model, metadata=metadata)
-                self._written.add(digest)
+            case Snapshot():
+                self._save(effect)
             case AddVersion(row):
                 self._journal.add_version(row)
                 if row.version % PRUNE_EVERY == 0:
-                    prune_snapshots(self._journal, self._folder)
+                    bases = rule_of(row).build().bases
+                    prune_snapshots(self._journal, self._folder, keep=BASES_KEPT if bases else SNAPSHOTS_KEPT)
             case _:
                 self._note(effect)
+
+    def _save(self, snapshot: Snapshot) -> None:
+        kept = snapshot.state.digest
+        if kept is not None:
+            snapshot.state.save(self._folder.state(kept))
+        path, metadata = self._folder.snapshot(snapshot.digest), {"version": str(snapshot.version)}
+        save_model(path, self._layout, snapshot.model, metadata=metadata)
+        self._written.add(snapshot.digest)
 
     def _note(self, effect: NoteSite | NotePresence | SetFact) -> None:
         match effect:
@@ -176,6 +188,7 @@ def serve(
         inbox = Inbox()
         link = make_link(inbox.put)
         try:
+            settings = _ruled(settings, journal)
             layout, fold = restore(journal, folder, settings.aggregation)
             party = Party(settings.federation, AGGREGATOR, key)
             known = _decisions(journal)  # read before the loop does, so that nothing falls between
@@ -191,13 +204,22 @@ def serve(
             journal.close()
 
 
-def _decisions(journal: Journal) -> tuple[Registry, Decided]:
+def _ruled(settings: Settings, journal: Journal) -> Settings:
+    """The settings with the aggregation that is in force, which may be another than the file's by now."""
+    rule = rule_in_force(journal, settings.aggregation, at=time.time())
+    if rule != settings.aggregation:
+        log.warning("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
+    return msgspec.structs.replace(settings, aggregation=rule)
+
+
+def _decisions(journal: Journal) -> tuple[Registry, Decided, Ruled]:
     """What people decide by commands while the service runs."""
-    return Registry(journal.sites()), Decided(read_control(journal))
+    newest = journal.rules()[-1]
+    return Registry(journal.sites()), Decided(read_control(journal)), Ruled(rule_of(newest), newest.rule)
 
 
-def _watch(folder: Folder, known: tuple[Registry, Decided], inbox: Inbox, stopping: threading.Event) -> None:
-    """Tell the loop when somebody has enrolled or removed a site, paused or resumed, in the journal."""
+def _watch(folder: Folder, known: tuple[Registry, Decided, Ruled], inbox: Inbox, stopping: threading.Event) -> None:
+    """Tell the loop when somebody has enrolled or removed a site, paused, resumed or switched, in the journal."""
     journal = Journal(folder.journal_file)
     try:
         while not stopping.wait(LOOK_S):

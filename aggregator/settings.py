@@ -5,18 +5,20 @@ FOLDER/aggregator.key    the aggregator's private key (mode 0600)
 FOLDER/broker.url        address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
 FOLDER/SITE.join.toml    what each hospital is given; may hold its password (mode 0600)
 FOLDER/journal.db        sites, accepted updates, versions, refusals (SQLite)
-FOLDER/models/           snapshots by digest (safetensors)
+FOLDER/models/           snapshots by digest, and what a strategy keeps with them (safetensors)
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from aggregator.optimizers import ServerOptimizer, optimizer_named
+from aggregator.shares import Share, share_named
 from aggregator.staleness import Discount, discount_named
-from aggregator.strategies import Strategy, strategy_named
+from aggregator.strategies import Strategy, Worth, strategy_named
 from broker.codecs import codec_named
 from broker.errors import UsageError
 from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -32,7 +34,8 @@ _ALWAYS: Final = ("steps", "batch_size", "learning_rate", "optimizer", "momentum
 class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What sites are asked to do in a round; each site holds it against its own bounds.
 
-    `patience` ends a round early at a site whose validation loss no longer falls, 0 never.
+    `patience` ends a round early at a site whose validation loss no longer falls, 0 never. `proximal` is mu of FedProx.
+    `equal_time` gives slow sites fewer steps (aggregator/budgets.py); the aggregator keeps it to itself.
     """
 
     steps: AtLeastOne = 50
@@ -45,6 +48,8 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     warmup_steps: Annotated[int, Meta(ge=0)] = 0
     clip_norm: Annotated[float, Meta(ge=0)] = 0.0
     patience: Annotated[int, Meta(ge=0)] = 0
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    equal_time: bool = False
 
     def __post_init__(self) -> None:
         if self.warmup_steps >= self.steps:
@@ -57,23 +62,40 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """
         words = {"optimizer": OPTIMIZERS.index(self.optimizer), "schedule": SCHEDULES.index(self.schedule)}
         fields = msgspec.structs.asdict(self) | words
+        del fields["equal_time"]
         return [(name, float(value)) for name, value in fields.items() if value or name in _ALWAYS]
+
+    def shortened(self, steps: int) -> "Plan":
+        """The same for `steps`, at most its own; the warm-up keeps its share of them, rounded down."""
+        return msgspec.structs.replace(self, steps=steps, warmup_steps=self.warmup_steps * steps // self.steps)
 
 
 class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How updates become versions, and when; without `server_rate` the strategy's own holds.
+    """How updates become versions, and when; docs/algorithms.md has the formulas.
 
-    `max_wait_s` publishes what there is, so that nobody waits for ever.
+    `buffer_size` is in sites, 0 a fifth of the enrolled ones and at least two. `quorum` is fedavg's: a round ends with
+    so many sites, 0 with all. `deadline_s` after a version the next is made of what there is. `max_wait_s` after the
+    first update it is made in any case, so that nobody waits for ever. Without `server_rate` the strategy's own holds.
     """
 
     strategy: str = "fedbuff"
-    buffer_size: AtLeastOne = 3
+    buffer_size: Annotated[int, Meta(ge=0)] = 3
+    quorum: Annotated[int, Meta(ge=0)] = 0
+    deadline_s: Seconds | None = None
     server_rate: Annotated[float, Meta(gt=0)] | None = None
-    weighting: Literal["examples", "equal"] = "examples"
+    weighting: str = "examples"
+    max_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    one_place: bool = True
     staleness: str = "polynomial"
     power: Annotated[float, Meta(ge=0)] = 0.5
     slope: Annotated[float, Meta(gt=0)] = 10.0
     grace: Annotated[int, Meta(ge=0)] = 4
+    normalised: bool = False
+    max_staleness: Annotated[int, Meta(ge=0)] | None = None
+    optimizer: str = "none"
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
+    epsilon: Annotated[float, Meta(gt=0)] = 1e-3
     max_wait_s: Seconds = 3600.0
 
     def discount(self) -> Discount:
@@ -84,15 +106,32 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         }
         return discount_named(self.staleness, **options.get(self.staleness, {}))
 
+    def share(self) -> Share:
+        """What a site counts for."""
+        return share_named(self.weighting, **({"max_share": self.max_share} if self.weighting == "capped" else {}))
+
+    def server_optimizer(self) -> ServerOptimizer:
+        """What a direction goes through, with the options that it knows."""
+        moments = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
+        options = {"none": {}, "momentum": {"beta1": self.beta1}}
+        return optimizer_named(self.optimizer, **options.get(self.optimizer, moments))
+
     def build(self) -> Strategy:
-        """The strategy with the options that it knows."""
-        options: dict[str, dict[str, object]] = {
-            "fedbuff": {"buffer_size": self.buffer_size, "weighting": self.weighting},
-        }
-        chosen = options.get(self.strategy, {})
-        if self.server_rate is not None:
-            chosen = chosen | {"server_rate": self.server_rate}
-        return strategy_named(self.strategy, discount=self.discount(), **chosen)
+        """The strategy with all that goes with it; UsageError names what does not exist."""
+        direct = strategy_named(self.strategy)
+        single = self.strategy.startswith("fedasync")
+        share = share_named("equal") if single else self.share()
+        default_rate = 0.6 if single else 1.0
+        return Strategy(
+            direct,
+            Worth(self.discount(), share, normalised=self.normalised, one_place=self.one_place),
+            server_rate=default_rate if self.server_rate is None else self.server_rate,
+            buffer_size=1 if single else self.buffer_size,
+            rounds=self.strategy == "fedavg",
+            quorum=self.quorum,
+            bases=self.strategy == "fedasync-mixing",
+            optimizer=self.server_optimizer(),
+        )
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -167,6 +206,10 @@ class Folder:
     def snapshot(self, digest: bytes) -> Path:
         """The snapshot of the model with this digest."""
         return self.models / f"{digest.hex()}.safetensors"
+
+    def state(self, digest: bytes) -> Path:
+        """What a strategy keeps besides the model, by its digest."""
+        return self.models / f"state-{digest.hex()}.safetensors"
 
     def settings(self) -> Settings:
         """The settings, validated."""

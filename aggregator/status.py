@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from aggregator.control import FACT, parsed_control
-from aggregator.settings import Folder
+from aggregator.opening import rule_in
+from aggregator.settings import Aggregation, Folder
 from broker.database import open_readonly
 from broker.folderlock import running_process
 
@@ -39,7 +40,10 @@ class SiteStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The federation as of now. `link` is the service's own word on its connection; `last_version` 0 means no end."""
+    """The federation as of now. `link` is the service's own word on its connection; `last_version` 0 means no end.
+
+    `strategy` is the one in force; `switch_pending` says that aggregator.toml has another [aggregation] by now.
+    """
 
     federation: str
     running: bool
@@ -48,6 +52,8 @@ class Status:
     started: bool
     paused: bool
     last_version: int
+    strategy: str
+    switch_pending: bool
     buffered: int
     accepted: int
     refused: int
@@ -69,6 +75,7 @@ def read_status(folder: Folder) -> Status:
         running = running_process(folder.path) is not None
         control = parsed_control(_one(database, "SELECT value FROM facts WHERE name = ?", FACT))
         asked = control.asks_for_training(version, versions=settings.versions)
+        rule, accepted = _rule(database), _one(database, "SELECT count(*) FROM updates")
         return Status(
             federation=settings.federation,
             running=running,
@@ -77,8 +84,10 @@ def read_status(folder: Folder) -> Status:
             started=_one(database, "SELECT count(*) FROM facts WHERE name = 'statistics'") > 0,
             paused=control.paused,
             last_version=control.last_version(settings.versions),
+            strategy=rule.strategy if accepted else settings.aggregation.strategy,
+            switch_pending=accepted > 0 and rule != settings.aggregation,
             buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
-            accepted=_one(database, "SELECT count(*) FROM updates"),
+            accepted=accepted,
             refused=_one(database, "SELECT count(*) FROM refused"),
             sites=tuple(_site(database, row, version, asked=asked) for row in database.execute(_ALL_SITES)),
         )
@@ -125,6 +134,13 @@ def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> 
     if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
         return "behind"
     return "training"
+
+
+def _rule(database: sqlite3.Connection) -> Aggregation:
+    """What is in force; a journal of an older release has no table of it until its aggregator has run."""
+    known = _one(database, "SELECT count(*) FROM sqlite_master WHERE name = 'rules'")
+    newest = "SELECT rule FROM rules ORDER BY id DESC" if known else "SELECT rule FROM versions ORDER BY version DESC"
+    return rule_in(_one(database, newest))
 
 
 def _one(database: sqlite3.Connection, sql: str, *values: object) -> Any:

@@ -1,5 +1,6 @@
-"""`fedqueue aggregator pause | resume | stop-after`: what a coordinator decides, also while it runs."""
+"""`fedqueue aggregator pause | resume | stop-after | switch`: what a coordinator decides, also while it runs."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import msgspec
 
 from aggregator.control import Control, read_control, write_control
 from aggregator.journal import Journal
+from aggregator.rules import differences, switch
 from aggregator.settings import Folder
 from broker.errors import UsageError
 from broker.folderlock import running_process
@@ -64,6 +66,38 @@ def stop_after(folder: Path, version: int) -> None:
         write_control(journal, Control(paused=read_control(journal).paused, stop_after=version))
     end = f"Training ends at version {version}." if version else "Training goes on until somebody ends it."
     click.echo(f"{end} {_when(folder)}")
+
+
+@click.command("switch")
+@FOLDER
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+def switch_command(folder: Path, *, dry_run: bool) -> None:
+    """Make the versions to come by the [aggregation] that aggregator.toml has now, and journal that it was decided.
+
+    Once updates have been accepted, editing the file alone changes nothing: a strategy is switched by this command.
+    What is in the open buffer counts by the new one. Sites notice nothing; a replay makes each version by its own rule.
+
+    \b
+    Example:
+      fedqueue aggregator switch agg --dry-run
+      fedqueue aggregator switch agg
+    """
+    wanted = Folder(folder).settings().aggregation
+    with _deciding(folder) as journal:
+        changes = differences(journal, wanted) if dry_run else switch(journal, wanted, at=time.time())
+        newest = journal.versions()[-1].version
+    for change in changes:
+        click.echo(f"{change.option}: {_shown(change.before)} -> {_shown(change.after)}")
+    if not changes:
+        click.echo("aggregator.toml asks for what is in force already.")
+    elif dry_run:
+        click.echo("Nothing has been changed.")
+    else:
+        click.echo(f"In force for the versions after {newest}. {_when(folder)}")
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 @contextmanager

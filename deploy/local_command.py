@@ -105,7 +105,7 @@ def local(folder: Path, *, drafting: bool, label: str, example: str | None, **op
         try:
             _run_all(folder, out, jobs, asked, stopping)
         except StoppedError:
-            click.echo(f"stopped; 'fedqueue local {folder} --resume' goes on with it", err=True)
+            click.echo("stopped; the same command with --resume goes on with it", err=True)
             return STOPPED
         shutil.rmtree(out / "state")
     return 0

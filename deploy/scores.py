@@ -76,6 +76,7 @@ def score(model: Model, tasks: Mapping[str, Task]) -> Scores:
 class Effort:
     """How models beside the federated one are trained: `rounds` times the plan's steps, at most MOST_STEPS.
 
+    Without the plan's `proximal`: it would hold them at the model that all begin with, which is nobody's.
     `tell` is told which is being trained; training ends with StoppedError when `stopping` is set.
     """
 
@@ -88,7 +89,7 @@ class Effort:
     def model_of(self, task: Task) -> tuple[Model, Tensors]:
         """A model of one place's rows, with the tensors of its own, scaled by its own statistics."""
         statistics = task.statistics() if task.statistics else None
-        plan = replace(self.plan, steps=min(MOST_STEPS, self.plan.steps * max(1, self.rounds)))
+        plan = replace(self.plan, steps=min(MOST_STEPS, self.plan.steps * max(1, self.rounds)), proximal=0.0)
         try:
             trained = Trainer(task, statistics, seed=self.seed).train(initial_weights(task), plan, self.stopping)
         except Stopped as error:

@@ -1,7 +1,7 @@
 """The unfinished round of a site, so that a machine that is switched off every morning finishes it all the same.
 
 FOLDER/round/announcement.json    what was asked for
-FOLDER/round/base.safetensors     the model trained from, written once
+FOLDER/round/base.safetensors     the model trained from, written once; FedProx pulls towards it
 FOLDER/round/state.safetensors    everything the rest of the round depends on, replaced every `checkpoint_s`
 
 Each file is there whole or not at all, and the state names the announcement it belongs to, so a kill at any moment

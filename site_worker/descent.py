@@ -6,6 +6,11 @@ remembered but what `State` holds. So a round that was stopped and continued giv
 Early stopping, while a plan has `patience`: a tenth of the training rows is set aside, its mean loss is taken about
 twenty times in a round, and once it has not fallen for `patience` times the round ends. The weights that did best there
 are the round's.
+
+FedProx (Li et al. 2020, eq. 2), while a plan has `proximal` mu: a step goes down loss + mu/2 |w - base|^2, where the
+base is the model that the round began from. The term is added to the gradient itself, once fp16's scale is out of it,
+and so before clipping, which bounds the sum, and before weight decay. It pulls what travels, as far as the step's loss
+reaches it; never what stays at the site. The losses that are looked at and told are without it.
 """
 
 import math
@@ -55,7 +60,10 @@ class State:
 
 
 class Descent:
-    """See the module's docstring. `validation` is None where nothing is set aside. `key` is seed and base version."""
+    """See the module's docstring. `validation` is None where nothing is set aside. `key` is seed and base version.
+
+    The base is what `model` holds when this is made, also of a round that is then put back to where it was.
+    """
 
     def __init__(
         self, model: SiteModel, plan: Plan, train: Part, validation: Part | None, *, key: tuple[int, int]
@@ -63,6 +71,7 @@ class Descent:
         self._model, self._plan, self._train, self._validation, self._key = model, plan, train, validation, key
         self._optimizer = Descender(model.parameters, plan)
         self._scaler = model.place.scaler()
+        self._base = [(one, one.detach().clone()) for one in model.travelling()] if plan.proximal else []
         self._best: dict[str, Tensor] = {}
         self._resume(Progress())
 
@@ -84,8 +93,10 @@ class Descent:
         with drawing(*self._key, number, device=self._model.place.device):
             progress.loss_sum += self._slope(number)
         optimizer.rate = self._plan.rate(number)
-        if self._plan.clip_norm:
+        if self._plan.clip_norm or self._plan.proximal:
             self._scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs step and param_groups alone
+        self._pull()
+        if self._plan.clip_norm:
             nn.utils.clip_grad_norm_(optimizer.parameters, self._plan.clip_norm)
         self._scaler.step(optimizer)  # type: ignore[arg-type]
         self._scaler.update()
@@ -102,6 +113,13 @@ class Descent:
         value = self._finite(float(loss.detach()), "loss", number)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return value
+
+    @torch.no_grad()
+    def _pull(self) -> None:
+        """Add mu (w - base) to the gradients."""
+        for one, base in self._base:
+            if one.grad is not None:
+                one.grad.add_(one - base, alpha=self._plan.proximal)
 
     def _check(self, validation: Part) -> None:
         """Note whether the weights of now are the best so far."""

@@ -51,6 +51,12 @@ class SiteModel:
         """What training moves: local ones too."""
         return [one for one in self.network.parameters() if one.requires_grad]
 
+    def travelling(self) -> list[nn.Parameter]:
+        """What training moves of what travels; a parameter that has several names is here once."""
+        shared = set(self._shared)
+        named = self.network.named_parameters(remove_duplicate=False)
+        return list({id(one): one for name, one in named if name in shared}.values())
+
     def moving(self) -> dict[str, Tensor]:
         """Everything that a step may change, live: what travels and what stays."""
         return self._named(self._shared + self._own)

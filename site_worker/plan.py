@@ -18,7 +18,8 @@ class Plan:
     """How to train from one version. `steps` of `batch_size` rows each; RefusedPlan if a number is out of bounds.
 
     `clip_norm` bounds the L2 norm of a step's gradient, 0 leaves it alone. `patience` ends the round after so many
-    checks of the validation loss without improvement (site_worker/descent.py), 0 takes all steps.
+    checks of the validation loss without improvement (site_worker/descent.py), 0 takes all steps. `proximal` is mu of
+    FedProx, 0 leaves it out.
     """
 
     steps: int
@@ -31,6 +32,7 @@ class Plan:
     warmup_steps: int = 0
     clip_norm: float = 0.0
     patience: int = 0
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
@@ -78,6 +80,7 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "warmup_steps": (0, 1_000_000),
     "clip_norm": (0.0, 1e9),
     "patience": (0, 1_000_000),
+    "proximal": (0.0, 1e6),
 }
 WORDS: Final[Mapping[str, tuple[str, ...]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 WHOLE: Final = frozenset({"steps", "batch_size", "warmup_steps", "patience", *WORDS})

@@ -11,11 +11,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
+from aggregator.memory import remember
 from aggregator.opening import initialise, restore, rule_text
 from aggregator.service import Performer
 from aggregator.settings import Folder, Settings
+from aggregator.strategies import Situation, fedbuff
 from broker.codecs import encode
 from broker.drive import Ack, Cancel, Consume, Declare, Inspect, Publish, Tick
 from broker.identity import PrivateKey
@@ -122,6 +125,16 @@ class Sender:
         return Delivery(queue, sealed, tag=object(), user_id=f"{FEDERATION}.{self.party.name}")
 
 
+def pending(fold: Fold) -> Vector:
+    """What the open buffer adds up to: its deltas by share and discount, not yet divided."""
+    situation = Situation(fold.version + 1, tuple(fold.buffer), remember({}, fold.buffer, version=1), {})
+    total = np.zeros_like(fold.model)
+    for source, factor in fedbuff(situation, fold.strategy.worth).once.terms.items():
+        for start, values in fold.fetch(source):
+            total[start : start + len(values)] += values * np.float32(factor)
+    return total
+
+
 @dataclass
 class Bench:
     """See the module's docstring. `boot` makes a new loop of what is on disk, as a start after a crash does."""
@@ -196,6 +209,10 @@ class Bench:
     @property
     def version(self) -> int:
         return self.fold.version
+
+    @property
+    def pending(self) -> Vector:
+        return pending(self.fold)
 
     def close(self) -> None:
         self.journal.close()

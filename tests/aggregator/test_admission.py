@@ -59,7 +59,7 @@ def expect_refused(bench: Bench, delivery: Delivery, reason: str, *, sequence: i
     }  # fmt: skip
     rows = bench.journal.query("SELECT site, sequence, reason FROM refused")
     assert [tuple(row) for row in rows] == [(site, sequence, refusal.reason)]
-    assert (bench.version, bench.fold.buffer.count, bench.fold.model.tolist()) == (0, 0, [3.0] * 4)
+    assert (bench.version, len(bench.fold.buffer), bench.fold.model.tolist()) == (0, 0, [3.0] * 4)
     assert bench.journal.last_ordinal() == 0
     if sequence is not None:
         (receipt,) = bench.receipts(site, effects)
@@ -107,7 +107,7 @@ def test_an_unknown_codec_is_refused(bench: Bench) -> None:
 def test_what_is_refused_leaves_the_next_update_untouched(bench: Bench) -> None:
     bench.feed(bench.sites["A"].update(1, ONES, task="other"))
     assert only(bench.feed(bench.sites["A"].update(2, ONES)), Accept)
-    assert bench.fold.buffer.total.tolist() == [1.0] * 4
+    assert bench.pending.tolist() == [1.0] * 4
 
 
 def test_an_account_that_is_not_the_sites_is_refused(bench: Bench) -> None:
@@ -163,10 +163,10 @@ def test_one_site_alone_in_the_model_of_one_parameter(make_bench: MakeBench) -> 
     bench = make_bench(model=floats(0), sites=("A",))
     bench.start()
     assert only(bench.feed(bench.sites["A"].update(1, floats(2))), Accept)
-    assert bench.fold.buffer.total.tolist() == [2.0]
+    assert bench.fold.model.tolist() == [2.0]
 
 
 def test_numbers_of_the_sender_are_exact(bench: Bench) -> None:
     (accepted,) = only(bench.feed(bench.sites["A"].update(1, floats(3, 0, 4, 0))), Accept)
     assert (accepted.row.norm, accepted.row.staleness, accepted.row.weight) == (5.0, 0, 1.0)
-    assert np.array_equal(bench.fold.buffer.total, floats(3, 0, 4, 0))
+    assert np.array_equal(bench.pending, floats(3, 0, 4, 0))

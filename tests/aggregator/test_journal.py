@@ -50,12 +50,20 @@ def test_what_is_rolled_back_was_never_there(bench: Bench) -> None:
 
 
 def test_the_view_says_which_version_an_update_is_in(make_bench: MakeBench) -> None:
-    bench = make_bench(sites=("A",))
+    bench = make_bench(sites=("A", "B", "C"))
     bench.start()
-    for sequence in range(1, 5):
-        bench.feed(bench.sites["A"].update(sequence, ONES))
-    rows = bench.journal.query("SELECT sequence, version FROM merged ORDER BY ordinal")
-    assert [tuple(row) for row in rows] == [(1, 1), (2, 1), (3, 1), (4, None)]
+    for site, sequence in (("A", 1), ("B", 1), ("C", 1), ("A", 2)):
+        bench.feed(bench.sites[site].update(sequence, ONES))
+    rows = bench.journal.query("SELECT site, sequence, version FROM merged ORDER BY ordinal")
+    assert [tuple(row) for row in rows] == [("A", 1, 1), ("B", 1, 1), ("C", 1, 1), ("A", 2, None)]
+
+
+def test_the_last_work_of_each_site_in_the_order_of_the_fold(bench: Bench) -> None:
+    for sequence, site in enumerate("ABAABB", start=1):
+        bench.feed(bench.sites[site].update(sequence, ONES, steps=sequence, training_s=sequence / 2))
+    assert bench.journal.work(through=9, last=2) == [("A", 3, 1.5), ("A", 4, 2.0), ("B", 5, 2.5), ("B", 6, 3.0)]
+    assert bench.journal.work(through=4, last=2) == [("B", 2, 1.0), ("A", 3, 1.5), ("A", 4, 2.0)]
+    assert bench.journal.work(after=5, through=6, last=2) == [("B", 6, 3.0)]
 
 
 def test_of_refusals_that_settle_nothing_only_the_newest_are_kept(

@@ -55,7 +55,7 @@ def test_a_version_is_stored_after_the_update_and_before_anything_is_said_of_it(
 def test_the_same_message_ten_times_is_one_update(bench: Bench) -> None:
     delivery = bench.sites["A"].update(1, floats(2, 0, 0, 0))
     effects = bench.feed(delivery)
-    state, total = journaled(bench), bench.fold.buffer.total.copy()
+    state, total = journaled(bench), bench.pending.copy()
     for _ in range(9):
         again = bench.feed(delivery)
         assert (again[0], only(again, StoreEffect)) == (Ack(delivery), [])  # type: ignore[arg-type]
@@ -64,13 +64,13 @@ def test_the_same_message_ten_times_is_one_update(bench: Bench) -> None:
         effects += again
     assert len(only(effects, Accept)) == 1
     assert (journaled(bench), bench.version) == (state, 0)
-    assert np.array_equal(bench.fold.buffer.total, total)
+    assert np.array_equal(bench.pending, total)
 
 
 def test_the_same_sequence_with_another_content_is_not_taken_again(bench: Bench) -> None:
     bench.feed(bench.sites["A"].update(1, floats(2, 0, 0, 0)))
     assert not only(bench.feed(bench.sites["A"].update(1, floats(9, 9, 9, 9))), StoreEffect)  # type: ignore[arg-type]
-    assert bench.fold.buffer.total.tolist() == [2.0, 0.0, 0.0, 0.0]
+    assert bench.pending.tolist() == [2.0, 0.0, 0.0, 0.0]
 
 
 def day(bench: Bench) -> list[Delivery]:
@@ -177,7 +177,7 @@ def test_parts_in_any_order_and_twice_make_one_update(parted: Bench, order: tupl
     effects = [one for part in order for one in parted.feed(parts[part])]
     (accept,) = only(effects, Accept)
     assert hashlib.sha256(accept.row.payload).digest() == accept.row.update.payload_digest
-    assert np.array_equal(parted.fold.buffer.total, BIG)
+    assert np.array_equal(parted.pending, BIG)
     assert parted.journal.parts("A", parted.sites["A"].incarnation, 1) == set()
 
 
@@ -194,7 +194,7 @@ def test_a_restart_between_parts_loses_none(parted: Bench) -> None:
         parted.feed(part)
         parted.boot()
         parted.up()
-    assert np.array_equal(parted.fold.buffer.total, BIG)
+    assert np.array_equal(parted.pending, BIG)
 
 
 def test_a_large_update_is_committed_before_the_next_event_is_taken(

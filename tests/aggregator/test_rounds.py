@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.effects import AddVersion, NoteSite, Refuse, SetFact, Snapshot
+from aggregator.effects import AddVersion, NoteSite, Refuse, Registry, SetFact, Snapshot
 from aggregator.settings import Aggregation, Start
 from broker.drive import Consume, Tick
 from broker.link import Down
@@ -119,6 +119,60 @@ def test_who_has_contributed_is_known_after_a_restart(bench: Bench) -> None:
     bench.up()
     bench.present("A", "B")
     assert reasons(send(bench, "B")) == ["every present site has contributed"]
+
+
+# ---- synchronous rounds
+
+
+def rounds(make_bench: MakeBench, **options: Any) -> Bench:
+    made = make_bench(sites=FOUR, aggregation=Aggregation(strategy="fedavg", max_wait_s=1e6, **options))
+    made.start()
+    return made
+
+
+def test_fedavg_waits_for_every_enrolled_site_present_or_not(make_bench: MakeBench) -> None:
+    bench = rounds(make_bench)
+    bench.present("A", "B", "C")
+    assert reasons(send(bench, "A") + send(bench, "B") + send(bench, "C")) == []
+    assert reasons(send(bench, "D")) == ["every site has contributed"]
+
+
+def test_a_quorum_is_enough(make_bench: MakeBench) -> None:
+    bench = rounds(make_bench, quorum=2)
+    assert reasons(send(bench, "A")) == []
+    assert reasons(send(bench, "B")) == ["buffer full"]
+
+
+def test_the_deadline_counts_from_the_version_and_needs_one_update(make_bench: MakeBench) -> None:
+    bench = rounds(make_bench, deadline_s=50.0)
+    bench.now = 1.0 + 60.0  # version 0 is of 1.0
+    assert reasons(bench.feed(Tick())) == []
+    assert reasons(send(bench, "A")) == ["the deadline has passed"]
+    bench.now += 20.0
+    assert reasons(send(bench, "B")) == []
+    assert bench.loop._rounds.deadline() == bench.now + 30.0
+    bench.now += 30.0
+    assert reasons(bench.feed(Tick())) == ["the deadline has passed"]
+
+
+def test_a_site_that_has_left_for_good_is_waited_for_until_it_is_removed(make_bench: MakeBench) -> None:
+    bench = rounds(make_bench)
+    for site in "ABC":
+        send(bench, site)
+    left = {name: one for name, one in bench.journal.sites().items() if name != "D"}
+    assert reasons(bench.feed(Registry(left))) == ["every site has contributed"]
+
+
+def test_an_update_too_stale_is_refused_with_the_reason(make_bench: MakeBench) -> None:
+    bench = make_bench(sites=FOUR, aggregation=Aggregation(strategy="fedasync", max_staleness=1))
+    bench.start()
+    for site in "AB":
+        send(bench, site)
+    effects = send(bench, "C")
+    (refusal,) = only(effects, Refuse)
+    assert refusal.reason == "its base, version 0, is 2 versions old; this federation takes at most 1"
+    (receipt,) = bench.receipts("C", effects)
+    assert receipt.refused == [(1, refusal.reason)]
 
 
 # ---- the start

@@ -28,9 +28,9 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[aggregation]\nbuffer_size = 0\n", "buffer_size"),
+        ("[aggregation]\nbuffer_size = -1\n", "buffer_size"),
         ("[aggregation]\nbufer_size = 3\n", "bufer_size"),
-        ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedbuff, fedasync"),
+        ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedavg, fedasync"),
         ('[aggregation]\nstaleness = "linear"\n', "choose one of constant, polynomial, hinge"),
         ('[aggregation]\nweighting = "rows"\n', "weighting"),
         ('codec = "gzip"\n', "choose one of float32, int8"),
@@ -41,6 +41,7 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
         ("[plan]\nsteps = 5\nwarmup_steps = 5\n", "warmup_steps is 5 of 5 steps; choose fewer"),
         ("[plan]\nclip_norm = -1\n", "clip_norm"),
         ("[plan]\npatience = 0.5\n", "patience"),
+        ("[plan]\nproximal = -0.1\n", "proximal"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -64,8 +65,8 @@ def test_a_plan_travels_as_names_and_numbers() -> None:
 
 
 def test_what_came_later_travels_only_where_it_differs_so_that_older_sites_take_the_plan() -> None:
-    later = Plan(schedule="cosine", warmup_steps=5, clip_norm=0.5, patience=3).to_wire()
+    later = Plan(schedule="cosine", warmup_steps=5, clip_norm=0.5, patience=3, proximal=0.1).to_wire()
     assert later[: len(Plan().to_wire())] == Plan().to_wire()
     assert later[len(Plan().to_wire()) :] == [
-        ("schedule", 1.0), ("warmup_steps", 5.0), ("clip_norm", 0.5), ("patience", 3.0),
+        ("schedule", 1.0), ("warmup_steps", 5.0), ("clip_norm", 0.5), ("patience", 3.0), ("proximal", 0.1),
     ]  # fmt: skip

@@ -4,12 +4,9 @@ import itertools
 
 import pytest
 
-from aggregator.fold import Fold
 from aggregator.staleness import RULES, discount_named, hinge, polynomial
-from aggregator.strategies import Contribution, fedbuff
-from broker.codecs import encode
 from broker.errors import UsageError
-from tests.aggregator.bench import floats
+from tests.aggregator.folding import folding
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -42,24 +39,21 @@ def test_three_updates_by_hand() -> None:
     #   base 1: tau 1, weight 1/2, delta 8 -> 4
     #   base 0: tau 2, weight 1/3, delta 6 -> 2
     # The mean is (6 + 4 + 2) / 3 = 4, so version 3 is 8 + 4 = 12.
-    fold = Fold.at(fedbuff(discount=polynomial(1.0), buffer_size=3, weighting="equal"), bytes(32), floats(0), 0)
+    one = folding(0, staleness="polynomial", power=1.0)
     for _ in range(2):
-        fold.merge(Contribution("A", 0, 1), "float32", encode("float32", floats(4)))
-        fold.step()
-    assert (fold.version, fold.model.tolist()) == (2, [8.0])
-    for base, delta in ((2, 6.0), (1, 8.0), (0, 6.0)):
-        fold.merge(Contribution("B", fold.version - base, 1), "float32", encode("float32", floats(delta)))
-    fold.step()
-    assert fold.model.tolist() == pytest.approx([12.0], abs=1e-6)
+        one.add("A", 4).step()
+    assert (one.fold.version, one.fold.model.tolist()) == (2, [8.0])
+    for site, base, delta in (("B", 2, 6.0), ("C", 1, 8.0), ("D", 0, 6.0)):
+        one.add(site, delta, tau=one.fold.version - base)
+    assert one.step() == pytest.approx([12.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("tau", [0, 1, 7, 1000])
 def test_an_update_that_learned_nothing_moves_nothing_however_stale(name: str, tau: int) -> None:
-    fold = Fold.at(fedbuff(discount=discount_named(name), buffer_size=1), bytes(32), floats(3.0, -1.5), 0)
-    fold.merge(Contribution("A", tau, 7), "int8", encode("int8", floats(0, 0)))
-    fold.step()
-    assert fold.model.tolist() == [3.0, -1.5]
+    one = folding(3.0, -1.5, staleness=name)
+    one.fold.version = tau
+    assert one.add("A", 0, 0, tau=tau, examples=7).step() == [3.0, -1.5]
 
 
 def test_an_unknown_rule_is_refused_with_the_choices() -> None:

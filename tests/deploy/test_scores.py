@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def test_comparing_judges_every_model_on_the_same_rows() -> None:
     assert list(scores.compared) == ["a alone", "b alone", "federated", "pooled"]
     assert {one["rows"] for one in scores.compared.values()} == {4.0}
     assert scores.compared["federated"] == before.pooled
+
+
+def test_models_beside_the_federated_one_are_not_held_where_they_begin() -> None:
+    pulled = replace(EFFORT, plan=replace(EFFORT.plan, proximal=3.0))
+    free, held = (effort.model_of(shifted(1.0, 3))[0].weights["weight"].item() for effort in (EFFORT, pulled))
+    assert free == held
 
 
 def test_a_hospital_that_took_no_part_is_judged_on_all_its_rows_and_beside_its_own_model() -> None:

@@ -128,7 +128,12 @@ class AggregatorActor(Actor):
 
 
 class SiteActor(Actor):
-    """Trains at once: its optimum pulls every coordinate by half of the way. `kept` is a halted round on its disk."""
+    """Trains at once: its optimum pulls every coordinate by half of the way. `kept` is a halted round on its disk.
+
+    Its updates claim the time that `speed` steps a second would have taken.
+    """
+
+    speed = 1.0
 
     def __init__(self, world: Any, name: str) -> None:
         super().__init__(world, name)
@@ -167,9 +172,10 @@ class SiteActor(Actor):
         target = (optimum - model) * np.float32(0.5) + self.outbox.residual(3)
         payload = encode("int8", target)
         digest = hashlib.sha256(payload).digest()
+        steps = int(dict(announcement.plan)["steps"])
         made = Made(
-            0, announcement.version, announcement.model_digest, 10, 1, 0, (), "int8", digest, self.world.now, 0.0,
-            len(payload), payload,
+            0, announcement.version, announcement.model_digest, 10, steps, 0, (), "int8", digest, self.world.now,
+            steps / self.speed, len(payload), payload,
         )  # fmt: skip
         self.events.append(Trained(made, target - decoded("int8", payload, 3)))
 

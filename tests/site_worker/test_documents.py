@@ -86,7 +86,7 @@ def test_every_setting_is_in_the_table_with_its_default(kind: type[msgspec.Struc
         if isinstance(field.default, str | int | float) and field.name != "codec"  # both sides have one
     }
     assert told == {
-        name: f'`"{default}"`' if isinstance(default, str) else str(default)
+        name: f'`"{default}"`' if isinstance(default, str) else str(default).lower()
         for name, default in ((field.name, field.default) for field in msgspec.structs.fields(kind))
         if name in told
     }

@@ -37,6 +37,7 @@ PLANS = {
     "adamw": plan(optimizer=ADAMW, weight_decay=0.1, schedule=COSINE, warmup_steps=3.0),
     "clipped": plan(clip_norm=0.1, schedule=LINEAR),
     "patient": plan(optimizer=ADAM, patience=2.0),
+    "proximal": plan(proximal=2.0, momentum=0.9, clip_norm=0.5),
     "impatient": plan(learning_rate=1.0, patience=1.0, momentum=0.9),
 }
 

@@ -1,0 +1,73 @@
+"""What a strategy keeps besides the model: its vectors, and which updates its kept sum holds with which coefficients.
+
+It is a file beside the version's snapshot, named by its own digest, which the journal holds with the version. Like a
+snapshot it only spares the time to fold: without it, an older version is folded forward.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from aggregator.strategies import Source
+from broker.errors import StorageError
+from broker.files import written_whole
+
+Vector = NDArray[np.float32]
+_HELD: Final = "held"
+
+
+@dataclass(frozen=True)
+class State:
+    """Vectors by name, each of the model's shape (n,); `held` are the terms of the kept sum."""
+
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    held: Mapping[Source, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> bytes | None:
+        """SHA-256 of all of it; None of nothing, as for strategies that keep nothing."""
+        if not self.vectors:
+            return None
+        state = hashlib.sha256(self._held_text().encode())
+        for name in sorted(self.vectors):
+            state.update(name.encode() + b"\0")
+            state.update(np.ascontiguousarray(self.vectors[name], dtype="<f4").data)
+        return state.digest()
+
+    def save(self, path: Path) -> None:
+        """Write it so that after any crash either the whole file is there or nothing is."""
+        try:
+            with written_whole(path) as temporary:
+                save_file(dict(self.vectors), temporary, metadata={_HELD: self._held_text()})
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"The strategy's state could not be written to {path}: {error}.") from error
+
+    def _held_text(self) -> str:
+        return json.dumps([[*source, value] for source, value in sorted(self.held.items())])
+
+
+NOTHING: Final = State()
+
+
+def load_state(path: Path, digest: bytes | None) -> State:
+    """The state with this digest; StorageError if the file is missing, damaged or of another."""
+    if digest is None:
+        return NOTHING
+    try:
+        with safe_open(path, framework="numpy") as file:
+            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+            rows = json.loads((file.metadata() or {}).get(_HELD, "[]"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StorageError(f"{path} is not a readable state of a strategy: {error}.") from error
+    state = State(vectors, {Source(kind, number): value for kind, number, value in rows})
+    if state.digest != digest:
+        raise StorageError(f"{path} is not the state that the journal names.")
+    return state
