@@ -11,7 +11,7 @@ from aggregator.journal import Journal
 from deploy.history import Ledger
 
 LOW_IS_GOOD = ("loss", "error", "brier", "calibration")
-TABLES = ("facts", "sites", "updates", "refused", "parts", "versions", "presence")
+TABLES = ("facts", "sites", "updates", "refused", "parts", "versions", "rules", "presence")
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
