@@ -1,0 +1,132 @@
+"""What outlives a process: its databases and keys, made so that thousands of schedules are cheap and follow from a seed.
+
+In memory a database stays open over a kill, which rolls back what was not committed, as opening the file again would.
+Signatures are keyed hashes: they tell a damaged message from a whole one, which is all that is asked of them here.
+"""
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from aggregator.journal import SCHEMA as JOURNAL_SCHEMA
+from aggregator.journal import VERSION as JOURNAL_VERSION
+from aggregator.journal import Enrolled, Journal
+from broker.database import open_database
+from broker.identity import PrivateKey, PublicKey
+from broker.memory import MemoryBroker
+from broker.memory_queues import MessageQueue
+from site_worker.outbox import SCHEMA as OUTBOX_SCHEMA
+from site_worker.outbox import VERSION as OUTBOX_VERSION
+from site_worker.outbox import Outbox
+from tests.federation.fuse import Fuse
+
+
+class Disk:
+    """The databases of all processes by path: files, or kept in memory."""
+
+    def __init__(self, *, in_memory: bool = False) -> None:
+        self._in_memory = in_memory
+        self._kept: dict[Path, sqlite3.Connection] = {}
+
+    def open(self, path: Path, schema: str, version: int) -> sqlite3.Connection:
+        """A process opens its database."""
+        if not self._in_memory:
+            return open_database(path, schema, version=version)
+        if path not in self._kept:
+            self._kept[path] = open_database(":memory:", schema, version=version)
+        return self._kept[path]
+
+    def shut(self, database: sqlite3.Connection) -> None:
+        """The process has ended."""
+        if not self._in_memory:
+            database.close()
+        elif database.in_transaction:
+            database.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Throw away what is in memory."""
+        for database in self._kept.values():
+            database.close()
+
+
+class SimJournal(Journal):
+    """The production journal on a `Disk`; its commits may fail or be the last thing that its process does."""
+
+    schema = JOURNAL_SCHEMA
+
+    def __init__(self, path: Path, disk: Disk, fuse: Fuse) -> None:
+        self.path, self._disk, self._fuse = path, disk, fuse
+        self._database = disk.open(path, self.schema, JOURNAL_VERSION)
+
+    def close(self) -> None:
+        self._disk.shut(self._database)
+
+    def commit(self) -> None:
+        if self._database.in_transaction:
+            self._fuse.before("commit")
+            self._fuse.space("commit")
+            super().commit()
+            self._fuse.done("commit")
+
+    def sites(self) -> dict[str, Enrolled]:
+        return {name: replace(one, key=CheapPublicKey(one.key.raw)) for name, one in super().sites().items()}
+
+
+class SimOutbox(Outbox):
+    """The production outbox on a `Disk`, with an incarnation that follows from its name."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.path, self._disk = path, disk
+        self._database = disk.open(path, OUTBOX_SCHEMA, OUTBOX_VERSION)
+        self.incarnation = self._fact("incarnation", lambda: hashlib.sha256(path.name.encode()).digest()[:16])
+
+    def close(self) -> None:
+        self._disk.shut(self._database)
+
+    def kept_payloads(self) -> int:
+        """Rows of payloads not freed yet."""
+        (count,) = self._database.execute("SELECT count(*) FROM payloads").fetchone()
+        return int(count)
+
+    def rows(self) -> list[sqlite3.Row]:
+        """Every update ever made."""
+        return self._database.execute("SELECT sequence, state, reason, payload_digest FROM updates").fetchall()
+
+
+def _mark(raw: bytes, message: bytes) -> bytes:
+    return hashlib.blake2b(message, key=raw, digest_size=64).digest()
+
+
+@dataclass(frozen=True)
+class CheapPublicKey(PublicKey):
+    """Verifies what the `CheapKey` with the same bytes has signed."""
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        return signature == _mark(self.raw, message)
+
+
+class CheapKey(PrivateKey):
+    """A key that follows from a name, and signs in a microsecond."""
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "raw", hashlib.sha256(name.encode()).digest())
+
+    raw: bytes
+
+    @cached_property
+    def public(self) -> PublicKey:
+        return CheapPublicKey(self.raw)
+
+    def sign(self, message: bytes) -> bytes:
+        return _mark(self.raw, message)
+
+
+class SimBroker(MemoryBroker):
+    """The in-memory broker, looked at after every step."""
+
+    def ready(self, queue: str) -> tuple[int, int]:
+        """Messages and bytes ready in `queue`; nothing of a stream, which evicts by itself."""
+        store = self._stores.get(queue)
+        return (len(store), store._ready_bytes) if isinstance(store, MessageQueue) else (0, 0)

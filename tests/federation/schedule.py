@@ -1,0 +1,152 @@
+"""One schedule: a federation drawn from a seed, faults for a while, quiet until all has settled, then every check."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import msgspec
+
+from aggregator.control import Control
+from aggregator.settings import Aggregation
+from broker.topology import SiteNames
+from tests.federation.actors import Sound
+from tests.federation.faults import strike
+from tests.federation.invariants import CHECKS, Broken, books
+from tests.federation.world import World
+
+AGGREGATIONS: Final = (
+    Aggregation(strategy="fedbuff"),
+    Aggregation(strategy="fedbuff", weighting="equal", staleness="hinge"),
+    Aggregation(strategy="fedasync"),
+)
+MORE_VERSIONS: Final = 2  # how far the federation must get once nothing fails any more
+QUIET_STEPS: Final = 6_000
+UPDATES_BYTES: Final = 4_000
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a schedule's federation is like, and how much it has to suffer."""
+
+    sites: int
+    part_bytes: int
+    versions: int
+    steps: int
+    fault_rate: float
+    training_s: int
+    batch: int
+    codec: str
+    refusing: bool
+    aggregation: Aggregation
+
+    @classmethod
+    def drawn(cls, seed: int, aggregations: Sequence[Aggregation] = AGGREGATIONS) -> "Shape":
+        """The shape that follows from a seed. A payload has some thirty bytes: small parts make up to four of it."""
+        draw = random.Random(f"shape {seed}")
+        sites = draw.randint(1, 5)
+        aggregation = msgspec.structs.replace(
+            draw.choice(aggregations), buffer_size=draw.randint(1, 4), max_wait_s=draw.choice([5.0, 20.0])
+        )
+        return cls(
+            sites=sites,
+            part_bytes=draw.choice([8, 16, 4 << 20]),
+            versions=draw.randint(3, 8),
+            steps=draw.randint(60, 200),
+            fault_rate=draw.choice([0.05, 0.15, 0.3]),
+            training_s=draw.choice([0, 0, 3, 15]),
+            batch=draw.choice([1, 3, 16]),
+            codec=draw.choice(["int8", "int8", "float32"]),
+            refusing=draw.random() < 0.3,
+            aggregation=aggregation,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one schedule. `digest` is of the journal's rows and of the faults in their order."""
+
+    seed: int
+    sent: int
+    lost: int
+    doubled: int
+    faults: Counter[str]
+    broken: tuple[Broken, ...]
+    digest: str
+    story: tuple[str, ...] = field(repr=False)
+
+    @property
+    def line(self) -> str:
+        """"" if everything held."""
+        return "; ".join(f"{one.invariant}: {one.detail}" for one in self.broken)
+
+
+def run_schedule(
+    path: Path,
+    seed: int,
+    *,
+    mutant: Any = Sound,
+    aggregations: Sequence[Aggregation] = AGGREGATIONS,
+    tell: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run the schedule of `seed` in the new folder `path`."""
+    shape = Shape.drawn(seed, aggregations)
+    if tell is not None:
+        tell(str(shape))
+    with ExitStack() as stack:
+        for name in ("broker.messages.PART_BYTES", "aggregator.publication.PART_BYTES"):
+            stack.enter_context(patch(name, shape.part_bytes))
+        stack.enter_context(patch.dict(SiteNames.topology.__kwdefaults__, max_updates_bytes=UPDATES_BYTES))
+        world = World(
+            path, seed, sites=shape.sites, versions=shape.versions, mutant=mutant, aggregation=shape.aggregation,
+            codec=shape.codec, training_s=shape.training_s, refusing=shape.refusing, batch=shape.batch, drift=0.05,
+            in_memory=True, tell=tell,
+        )  # fmt: skip
+        stack.callback(world.close)
+        return _judged(world, seed, _suffer(world, shape))
+
+
+def _suffer(world: World, shape: Shape) -> list[Broken]:
+    """Faults, then quiet; whatever a process raises is a fault of the product's own."""
+    try:
+        for actor in world.actors:
+            actor.start()
+        for _ in range(shape.steps):
+            if world.random.random() < shape.fault_rate:
+                strike(world)
+            world.one_step()
+        _quieten(world, shape)
+    except Exception as error:  # noqa: BLE001 - however a process fails by itself, it is told with the seed
+        return [Broken("no process fails by itself", f"{type(error).__name__}: {error}")]
+    return []
+
+
+def _quieten(world: World, shape: Shape) -> None:
+    world.calm()
+    world.goal = max(shape.versions, world.version() + MORE_VERSIONS)
+    world.decide(Control(stop_after=world.goal))
+    for _ in range(QUIET_STEPS):
+        if not world.one_step() and world.settled():
+            return
+
+
+def _judged(world: World, seed: int, broken: list[Broken]) -> Outcome:
+    if not broken:
+        broken = [Broken(name, detail) for name, check in CHECKS.items() if (detail := check(world))]
+    ledger = books(world).balance()
+    return Outcome(
+        seed, ledger.sent, ledger.lost, ledger.doubled, world.faults, tuple(broken), _digest(world), tuple(world.story)
+    )
+
+
+def _digest(world: World) -> str:
+    state = hashlib.sha256("\n".join(world.story).encode())
+    for table in ("updates", "refused", "parts", "versions", "presence", "sites", "facts"):
+        for row in world.journal.query(f"SELECT * FROM {table}"):
+            state.update(repr(tuple(row)).encode())
+    return state.hexdigest()
