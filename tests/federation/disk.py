@@ -6,9 +6,11 @@ Signatures are keyed hashes: they tell a damaged message from a whole one, which
 
 import hashlib
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from aggregator.journal import SCHEMA as JOURNAL_SCHEMA
 from aggregator.journal import VERSION as JOURNAL_VERSION
@@ -16,7 +18,6 @@ from aggregator.journal import Enrolled, Journal
 from broker.database import open_database
 from broker.identity import PrivateKey, PublicKey
 from broker.memory import MemoryBroker
-from broker.memory_queues import MessageQueue
 from site_worker.outbox import SCHEMA as OUTBOX_SCHEMA
 from site_worker.outbox import VERSION as OUTBOX_VERSION
 from site_worker.outbox import Outbox
@@ -27,12 +28,12 @@ class Disk:
     """The databases of all processes by path: files, or kept in memory."""
 
     def __init__(self, *, in_memory: bool = False) -> None:
-        self._in_memory = in_memory
+        self.in_memory = in_memory
         self._kept: dict[Path, sqlite3.Connection] = {}
 
     def open(self, path: Path, schema: str, version: int) -> sqlite3.Connection:
         """A process opens its database."""
-        if not self._in_memory:
+        if not self.in_memory:
             return open_database(path, schema, version=version)
         if path not in self._kept:
             self._kept[path] = open_database(":memory:", schema, version=version)
@@ -40,7 +41,7 @@ class Disk:
 
     def shut(self, database: sqlite3.Connection) -> None:
         """The process has ended."""
-        if not self._in_memory:
+        if not self.in_memory:
             database.close()
         elif database.in_transaction:
             database.execute("ROLLBACK")
@@ -126,7 +127,11 @@ class CheapKey(PrivateKey):
 class SimBroker(MemoryBroker):
     """The in-memory broker, looked at after every step."""
 
-    def ready(self, queue: str) -> tuple[int, int]:
-        """Messages and bytes ready in `queue`; nothing of a stream, which evicts by itself."""
-        store = self._stores.get(queue)
-        return (len(store), store._ready_bytes) if isinstance(store, MessageQueue) else (0, 0)
+    def over(self, limits: Iterable[tuple[str, float, float]]) -> str:
+        """The first of the queues with more ready messages or bytes than its limits, "" if there is none."""
+        stores = self._stores
+        for queue, length, size in limits:
+            store: Any = stores.get(queue)
+            if store is not None and (len(store._ready) > length or store._ready_bytes > size):
+                return f"{len(store)} messages, {store._ready_bytes} bytes ready in {queue}"
+        return ""

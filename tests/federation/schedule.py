@@ -57,7 +57,7 @@ class Shape:
             sites=sites,
             part_bytes=draw.choice([8, 16, 4 << 20]),
             versions=draw.randint(3, 8),
-            steps=draw.randint(60, 200),
+            steps=draw.randint(40, 160),
             fault_rate=draw.choice([0.05, 0.15, 0.3]),
             training_s=draw.choice([0, 0, 3, 15]),
             batch=draw.choice([1, 3, 16]),
@@ -105,7 +105,7 @@ def run_schedule(
         world = World(
             path, seed, sites=shape.sites, versions=shape.versions, mutant=mutant, aggregation=shape.aggregation,
             codec=shape.codec, training_s=shape.training_s, refusing=shape.refusing, batch=shape.batch, drift=0.05,
-            in_memory=True, tell=tell,
+            presence_s=5.0, in_memory=True, tell=tell,
         )  # fmt: skip
         stack.callback(world.close)
         return _judged(world, seed, _suffer(world, shape))

@@ -31,6 +31,7 @@ from tests.federation.disk import CheapKey, Disk, SimBroker, SimJournal
 from tests.federation.fuse import Fuse
 
 LARGEST_MESSAGE = 600
+LONGEST_NAP_S = 10.0
 SENT_KEPT = 100
 AGGREGATION = Aggregation(buffer_size=2, max_wait_s=20.0)
 
@@ -56,6 +57,7 @@ class World:
         refusing: bool = False,
         batch: int = 1,
         drift: float = 0.0,
+        presence_s: float = 2.0,
         in_memory: bool = False,
         tell: Callable[[str], None] | None = None,
     ) -> None:
@@ -64,10 +66,11 @@ class World:
         self.names = [f"S{number}" for number in range(sites)]
         self.keys = {name: CheapKey(name) for name in (AGGREGATOR, *self.names)}
         self.settings = Settings(
-            FEDERATION, "t", codec=codec, versions=versions, presence_s=2.0, aggregation=aggregation,
+            FEDERATION, "t", codec=codec, versions=versions, presence_s=presence_s, aggregation=aggregation,
             start=Start(min_sites=sites, start_after_s=30.0), limits=Limits(max_examples=9 if refusing else 10),
         )  # fmt: skip
         self.training_s, self._batch, self._drift = training_s, batch, drift
+        self._hurry = False
         self.faults, self.story, self.tell = Counter[str](), list[str](), tell
         self.sent: deque[tuple[str, Outgoing]] = deque(maxlen=SENT_KEPT)
         self.steps, self.goal, self.overfull = 0, versions, ""
@@ -78,7 +81,8 @@ class World:
         self.sites = [SiteActor(self, name) for name in self.names]
         self.actors: list[Actor] = [self.aggregator, *self.sites]
         self.control = Control()
-        self._limits = [(queue.name, *_limits(queue)) for topology in self.topologies() for queue in topology.queues]
+        queues = [queue for topology in self.topologies() for queue in topology.queues if queue.kind == "quorum"]
+        self._limits = [(queue.name, *_limits(queue)) for queue in queues]
 
     def outbox(self, site: str) -> Path:
         return self.path / f"{site}.db"
@@ -126,7 +130,7 @@ class World:
 
     def calm(self) -> None:
         """Nothing fails from now on, and whatever was held up goes on."""
-        self._drift = 0.0
+        self._drift, self._hurry = 0.0, self.disk.in_memory
         for actor in self.actors:
             actor.fuse.clear()
             actor.tamper, actor.asleep_until, actor.cut_until = None, 0.0, 0.0
@@ -204,7 +208,7 @@ class World:
         held_up.waiting = False
 
     def _pass_time(self, *, start_dead: bool) -> None:
-        self.now += 1.0
+        self.now += self._nap_s()
         for actor in self.actors:
             if actor.cut_until and actor.cut_until <= self.now:
                 self._reconnect(actor)
@@ -214,14 +218,20 @@ class World:
             elif not actor.alive and start_dead and self.random.random() < 0.3:
                 actor.start()
 
+    def _nap_s(self) -> float:
+        """A second; once nothing fails any more, until something is due."""
+        if not self._hurry:
+            return 1.0
+        times = [actor.loop.deadline() for actor in self.actors if actor.alive]
+        times += [at for actor in self.actors for at, _ in actor.due]
+        return min(max(min((at for at in times if at is not None), default=0.0) - self.now, 0.5), LONGEST_NAP_S)
+
     def _look_at_queues(self) -> None:
         """Promise 6 at every step."""
         if self.overfull:
             return
-        for queue, length, size in self._limits:
-            ready, ready_bytes = self.broker.ready(queue)
-            if ready > length or ready_bytes > size:
-                self.overfull = f"{ready} ready, {ready_bytes} bytes, in {queue} at step {self.steps}"
+        if over := self.broker.over(self._limits):
+            self.overfull = f"{over} at step {self.steps}"
 
     # ---- what faults are made of
 
