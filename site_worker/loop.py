@@ -74,7 +74,7 @@ class SiteLoop:
         self._rest_may_change_at: float | None = None
         self._retry_at: float | None = None
         self._failures = 0
-        self._newest, self._refusals = 0, 0
+        self._newest, self._refusals = outbox.last_sequence(), 0
         self._ask_at: float | None = None
         self._connected = False
         self._activity: tuple[str, int | None, str] | None = None
