@@ -36,7 +36,6 @@ class Shape:
 
     sites: int
     part_bytes: int
-    versions: int
     steps: int
     fault_rate: float
     training_s: int
@@ -56,7 +55,6 @@ class Shape:
         return cls(
             sites=sites,
             part_bytes=draw.choice([8, 16, 4 << 20]),
-            versions=draw.randint(3, 8),
             steps=draw.randint(40, 160),
             fault_rate=draw.choice([0.05, 0.15, 0.3]),
             training_s=draw.choice([0, 0, 3, 15]),
@@ -103,7 +101,7 @@ def run_schedule(
             stack.enter_context(patch(name, shape.part_bytes))
         stack.enter_context(patch.dict(SiteNames.topology.__kwdefaults__, max_updates_bytes=UPDATES_BYTES))
         world = World(
-            path, seed, sites=shape.sites, versions=shape.versions, mutant=mutant, aggregation=shape.aggregation,
+            path, seed, sites=shape.sites, versions=0, mutant=mutant, aggregation=shape.aggregation,
             codec=shape.codec, training_s=shape.training_s, refusing=shape.refusing, batch=shape.batch, drift=0.05,
             presence_s=5.0, in_memory=True, tell=tell,
         )  # fmt: skip
@@ -120,18 +118,24 @@ def _suffer(world: World, shape: Shape) -> list[Broken]:
             if world.random.random() < shape.fault_rate:
                 strike(world)
             world.one_step()
-        _quieten(world, shape)
+        _quieten(world)
     except Exception as error:  # noqa: BLE001 - however a process fails by itself, it is told with the seed
         return [Broken("no process fails by itself", f"{type(error).__name__}: {error}")]
     return []
 
 
-def _quieten(world: World, shape: Shape) -> None:
+def _quieten(world: World) -> None:
+    """Nobody helps: the federation must go on by itself. Then it is asked to stop, and must come to rest."""
     world.calm()
-    world.goal = max(shape.versions, world.version() + MORE_VERSIONS)
-    world.decide(Control(stop_after=world.goal))
+    world.goal = world.version() + MORE_VERSIONS
+    _run(world, lambda _: world.version() >= world.goal)
+    world.decide(Control(stop_after=world.version()))
+    _run(world, lambda busy: not busy and world.settled())
+
+
+def _run(world: World, over: Callable[[bool], bool]) -> None:
     for _ in range(QUIET_STEPS):
-        if not world.one_step() and world.settled():
+        if over(world.one_step()):
             return
 
 

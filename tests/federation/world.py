@@ -137,7 +137,8 @@ class World:
             if not actor.alive:
                 actor.start()
             self._reconnect(actor)
-        self.decide(msgspec.structs.replace(self.control, paused=False))
+        if self.control.paused:
+            self.decide(msgspec.structs.replace(self.control, paused=False))
         for site in self.sites:
             site.failing = False
             site.pause(paused=False)
