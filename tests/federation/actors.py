@@ -243,7 +243,7 @@ class SiteActor(Actor):
         if self.failing:
             self.failing, event = False, TrainingFailed("the task failed")
             self.world.happened("training failed", self.name)
-        if lasting := self.world.random.randint(0, self.world.training_s):
+        if lasting := self.world.random.randint(*self.world.training_s):
             self.due.append((self.world.now + lasting, event))
         else:
             self.events.append(event)

@@ -128,7 +128,9 @@ def _quieten(world: World) -> None:
     """Nobody helps: the federation must go on by itself. Then it is asked to stop, and must come to rest."""
     world.calm()
     world.goal = world.version() + MORE_VERSIONS
-    _run(world, lambda _: world.version() >= world.goal)
+    before = {site.name: len(site.stored) for site in world.sites}
+    _run(world, lambda _: world.version() >= world.goal and all(len(s.stored) > before[s.name] for s in world.sites))
+    world.left_behind = [site.name for site in world.sites if len(site.stored) == before[site.name]]
     world.decide(Control(stop_after=world.version()))
     _run(world, lambda busy: not busy and world.settled())
 

@@ -32,6 +32,7 @@ from tests.federation.fuse import Fuse
 
 LARGEST_MESSAGE = 600
 LONGEST_NAP_S = 10.0
+QUIET_TRAINING_S = (5, 15)
 SENT_KEPT = 100
 AGGREGATION = Aggregation(buffer_size=2, max_wait_s=20.0)
 
@@ -69,8 +70,8 @@ class World:
             FEDERATION, "t", codec=codec, versions=versions, presence_s=presence_s, aggregation=aggregation,
             start=Start(min_sites=sites, start_after_s=30.0), limits=Limits(max_examples=9 if refusing else 10),
         )  # fmt: skip
-        self.training_s, self._batch, self._drift = training_s, batch, drift
-        self._hurry = False
+        self.training_s, self._batch, self._drift = (0, training_s), batch, drift
+        self._hurry, self.left_behind = False, list[str]()
         self.faults, self.story, self.tell = Counter[str](), list[str](), tell
         self.sent: deque[tuple[str, Outgoing]] = deque(maxlen=SENT_KEPT)
         self.steps, self.goal, self.overfull = 0, versions, ""
@@ -93,7 +94,7 @@ class World:
 
     def _initialise(self) -> None:
         self.folder.path.mkdir(parents=True)
-        journal = SimJournal(self.folder.journal_file, self.disk, Fuse())
+        journal = self.mutant.journal(self.folder.journal_file, self.disk, Fuse())
         rule = rule_text(self.settings.aggregation)
         initialise(journal, self.folder, LAYOUT, np.zeros(3, dtype=np.float32), rule, at=self.now)
         journal.begin()
@@ -131,6 +132,8 @@ class World:
     def calm(self) -> None:
         """Nothing fails from now on, and whatever was held up goes on."""
         self._drift, self._hurry = 0.0, self.disk.in_memory
+        if self._hurry:
+            self.training_s = QUIET_TRAINING_S  # time must pass for those who wait
         for actor in self.actors:
             actor.fuse.clear()
             actor.tamper, actor.asleep_until, actor.cut_until = None, 0.0, 0.0
