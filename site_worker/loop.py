@@ -139,8 +139,9 @@ class SiteLoop:
             effects += self._dispatch.hello(now)  # its answer is the newest announcement
         if self._retry_at is not None and now >= self._retry_at and self._connected:
             # Consuming anew gives a held announcement back; the broker drops it if a newer one is ready.
+            # The hello brings the newest announcement, and its answer shows the aggregator a queue that is missing.
             self._retry_at, self._held = None, None
-            effects += self._listen()
+            effects += [*self._listen(), *self._dispatch.hello(now)]
         return effects
 
     def _listen(self) -> Effects:
