@@ -30,7 +30,7 @@ from site_worker.loop import SiteLoop
 from site_worker.outbox import Made
 from site_worker.worker import Performer as SitePerformer
 from tests.federation.disk import SimJournal, SimOutbox
-from tests.federation.fuse import AGGREGATOR_STEPS, SITE_STEPS, Fuse, Killed
+from tests.federation.fuse import AGGREGATOR_STAKES, AGGREGATOR_STEPS, SITE_STAKES, SITE_STEPS, Fuse, Killed
 
 FEDERATION = "f"
 LAYOUT = Layout.of({"w": np.zeros(3, dtype=np.float32)})
@@ -76,6 +76,7 @@ class Actor(ABC):
     loop: Any
     performer: Any
     steps: tuple[str, ...]
+    stakes: tuple[str, ...]
 
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name
@@ -163,7 +164,7 @@ class Actor(ABC):
 
 
 class AggregatorActor(Actor):
-    steps = AGGREGATOR_STEPS
+    steps, stakes = AGGREGATOR_STEPS, AGGREGATOR_STAKES
     journal: SimJournal | None = None
 
     def start(self) -> None:
@@ -192,7 +193,7 @@ class SiteActor(Actor):
     `trained` are the true deltas of rounds by the digests of their payloads; `stored` what it has put on disk.
     """
 
-    steps = SITE_STEPS
+    steps, stakes = SITE_STEPS, SITE_STAKES
     outbox: SimOutbox | None = None
 
     def __init__(self, world: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What outlives a process: its databases and keys, made so that thousands of schedules are cheap and follow from a seed.
+"""What outlives a process, its databases and its key, made so that a schedule is cheap and follows from its seed.
 
 In memory a database stays open over a kill, which rolls back what was not committed, as opening the file again would.
 Signatures are keyed hashes: they tell a damaged message from a whole one, which is all that is asked of them here.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from aggregator.control import Control
+from broker.link import Confirmed, Delivery, Returned
 from broker.topology import models_stream
 from tests.federation.actors import FEDERATION, Actor
 from tests.federation.fuse import STARTING, STORES, Kill
@@ -20,10 +21,10 @@ def kill_soon(world: World) -> None:
 
 
 def kill_at_a_step(world: World) -> None:
-    """At the next, or the one after, of a certain kind."""
+    """At the next, or the one after, of a certain kind; half of the time of one at which most is at stake."""
     actor = world.random.choice(world.actors)
-    at = world.random.choice(actor.steps)
-    actor.fuse.kill = Kill(at, world.random.randrange(2), after=world.random.random() < 0.5, again=_again(world))
+    at = world.random.choice(actor.stakes if world.random.random() < 0.5 else actor.steps)
+    actor.fuse.kill = Kill(at, world.random.choice([0, 0, 1]), after=world.random.random() < 0.5, again=_again(world))
 
 
 def _again(world: World) -> Kill | None:
@@ -116,14 +117,39 @@ def hold_up(world: World) -> None:
     world.happened("process held up", f"{actor.name} until t={actor.asleep_until - 1000:g}")
 
 
+def reorder(world: World) -> None:
+    """Two events that a process has not taken yet change places, where a link promises no order (broker/link.py)."""
+    actor = world.random.choice(world.actors)
+    events = list(actor.events)
+    streams = [_stream(event) for event in events]
+    moved = next((place for place in range(1, len(events)) if None not in streams[place - 1 : place + 1]
+                  and streams[place] != streams[place - 1]), None)  # fmt: skip
+    if moved is not None:
+        events[moved - 1], events[moved] = events[moved], events[moved - 1]
+        actor.events.clear()
+        actor.events.extend(events)
+        world.happened("events reordered", f"{actor.name} {streams[moved]} before {streams[moved - 1]}")
+
+
+def _stream(event: object) -> str | None:
+    """Events of one stream stay in order; those of none stay where they are."""
+    match event:
+        case Delivery(queue=queue):
+            return queue
+        case Confirmed() | Returned():
+            return "confirms"
+    return None
+
+
 def fail_training(world: World) -> None:
     world.random.choice(world.sites).failing = True
 
 
 FAULTS: Final[dict[Callable[[World], None], int]] = {
-    kill_soon: 6,
-    kill_at_a_step: 6,
+    kill_soon: 4,
+    kill_at_a_step: 10,
     fill_disk: 3,
+    reorder: 3,
     cut: 1,
     cut_for_a_while: 2,
     tamper("confirm lost"): 2,
@@ -146,4 +172,3 @@ _WEIGHTS: Final = list(FAULTS.values())
 def strike(world: World) -> None:
     """One fault, drawn by weight."""
     world.random.choices(_KINDS, _WEIGHTS)[0](world)
-

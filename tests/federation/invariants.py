@@ -71,9 +71,13 @@ def nothing_doubled(world: World) -> str:
     """An update has one place in the journal, and every place is in one version."""
     doubled = books(world).balance().doubled
     versions = world.journal.versions()
-    counted = all(after.updates == after.through_ordinal - before.through_ordinal for before, after in pairwise(versions))
+    counted = all(
+        after.updates == after.through_ordinal - before.through_ordinal for before, after in pairwise(versions)
+    )
     if doubled or not counted:
-        return f"{doubled} updates more than once" if doubled else "a version has another number of updates than it says"
+        return (
+            f"{doubled} updates more than once" if doubled else "a version has another number of updates than it says"
+        )
     ghosts = {site for site, _, _ in Counter(_accepted(world)) - Counter(_stored(world))}
     return f"updates that nobody made, of {sorted(ghosts)}" if ghosts else ""
 

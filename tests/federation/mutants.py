@@ -12,6 +12,7 @@ from aggregator.settings import Aggregation, Folder
 from broker.drive import perform_on
 from broker.weights import Layout, load_model, read_metadata
 from site_worker.effects import Mark, Store
+from site_worker.loop import SiteLoop
 from site_worker.outbox import Settled, _chunks
 from tests.federation.actors import FusedAggregator, FusedSite, Sound
 from tests.federation.disk import SimJournal, SimOutbox
@@ -38,7 +39,9 @@ class NoDedupe(Sound):
     """Does not know after a restart what was settled before, and minds no second row."""
 
     class journal(SimJournal):  # noqa: N801
-        schema = SCHEMA.replace(",\n    UNIQUE (site, incarnation, sequence));\nCREATE TABLE refused", ");\nCREATE TABLE refused")
+        schema = SCHEMA.replace(
+            ",\n    UNIQUE (site, incarnation, sequence));\nCREATE TABLE refused", ");\nCREATE TABLE refused"
+        )
 
         def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:
             return [], {}
@@ -90,6 +93,14 @@ class ResidualAhead(Sound):
             super()._store(effect)
 
 
+class NoProbe(Sound):
+    """Never asks what became of an update that the broker has confirmed."""
+
+    class site_loop(SiteLoop):  # noqa: N801
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"probe_s": 1e9})
+
+
 MUTANTS: Final[dict[str, type[Sound]]] = {
     "ack-before-commit": AckBeforeCommit,
     "no-dedupe": NoDedupe,
@@ -97,4 +108,5 @@ MUTANTS: Final[dict[str, type[Sound]]] = {
     "snapshot-ahead": SnapshotAhead,
     "sequence-reset": SequenceReset,
     "residual-ahead": ResidualAhead,
+    "no-probe": NoProbe,
 }

@@ -56,7 +56,7 @@ class Shape:
             sites=sites,
             part_bytes=draw.choice([8, 16, 4 << 20]),
             steps=draw.randint(40, 160),
-            fault_rate=draw.choice([0.05, 0.15, 0.3]),
+            fault_rate=draw.choice([0.1, 0.2, 0.35]),
             training_s=draw.choice([0, 0, 3, 15]),
             batch=draw.choice([1, 3, 16]),
             codec=draw.choice(["int8", "int8", "float32"]),
@@ -80,7 +80,7 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """"" if everything held."""
+        """ "" if everything held."""
         return "; ".join(f"{one.invariant}: {one.detail}" for one in self.broken)
 
 
@@ -142,12 +142,12 @@ def _run(world: World, over: Callable[[bool], bool]) -> None:
 
 
 def _judged(world: World, seed: int, broken: list[Broken]) -> Outcome:
-    if not broken:
-        broken = [Broken(name, detail) for name, check in CHECKS.items() if (detail := check(world))]
+    story, sent = tuple(world.story), sum(len(site.stored) for site in world.sites)
+    if broken:  # in the middle of something: there is nothing to check
+        return Outcome(seed, sent, 0, 0, world.faults, tuple(broken), "", story)
+    found = tuple(Broken(name, detail) for name, check in CHECKS.items() if (detail := check(world)))
     ledger = books(world).balance()
-    return Outcome(
-        seed, ledger.sent, ledger.lost, ledger.doubled, world.faults, tuple(broken), _digest(world), tuple(world.story)
-    )
+    return Outcome(seed, ledger.sent, ledger.lost, ledger.doubled, world.faults, found, _digest(world), story)
 
 
 def _digest(world: World) -> str:
