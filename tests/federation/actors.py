@@ -5,10 +5,8 @@ again from disk. A full disk makes it wait while the others go on.
 """
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,58 +14,23 @@ import numpy as np
 
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import restore, rule_text
-from aggregator.service import Performer as AggregatorPerformer
-from aggregator.settings import Folder
 from broker.codecs import CODECS, decoded, encode
 from broker.drive import Tick
-from broker.link import Confirmed, Delivery, Outgoing
+from broker.link import Confirmed, Delivery
 from broker.memory import MemoryLink
 from broker.messages import AGGREGATOR, Announcement, Hello, Party, Peer
 from broker.weights import Layout, Vector
 from site_worker.availability import Availability
-from site_worker.effects import Halted, Paused, Store, Train, Trained, TrainingFailed
+from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Made
-from site_worker.worker import Performer as SitePerformer
 from tests.federation.disk import SimJournal, SimOutbox
 from tests.federation.fuse import AGGREGATOR_STAKES, AGGREGATOR_STEPS, SITE_STAKES, SITE_STEPS, Fuse, Killed
+from tests.federation.fused import FusedAggregator, FusedLink, FusedSite, Patience
 
 FEDERATION = "f"
 LAYOUT = Layout.of({"w": np.zeros(3, dtype=np.float32)})
 PROBE_S = 5.0
-
-
-class FusedLink:
-    """A link whose every call may be the last thing its process does, or go wrong on the way."""
-
-    def __init__(self, actor: "Actor", link: MemoryLink) -> None:
-        self._actor, self._link, self._fuse = actor, link, actor.fuse
-
-    def publish(self, message: Outgoing) -> None:
-        step = f"publish {message.token[0]}"  # type: ignore[index]  # our tokens are tuples that begin with a word
-        self._fuse.before(step)
-        self._actor.world.post(self._actor, message)
-        self._fuse.done(step)
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> None:
-            self._fuse.before(name)
-            getattr(self._link, name)(*args, **kwargs)
-            self._fuse.done(name)
-
-        return call
-
-
-class Patience:
-    """Stands for the event that ends a process: waiting for it lets the others go on."""
-
-    def __init__(self, actor: "Actor") -> None:
-        self._actor = actor
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._actor.fuse.before("wait for the disk")
-        self._actor.world.meanwhile(self._actor)
-        return False
 
 
 class Actor(ABC):
@@ -287,45 +250,6 @@ class SiteActor(Actor):
         self.paused = paused
         if self.alive:
             self.events.append(Paused(paused))
-
-
-class FusedAggregator(AggregatorPerformer):
-    fuse: Fuse
-
-    def __init__(self, journal: SimJournal, folder: Folder, layout: Layout, link: Any, stopping: Any) -> None:
-        super().__init__(journal, folder, layout, link, stopping)
-
-    def _store(self, effect: Any) -> None:
-        step = f"store {type(effect).__name__}"
-        self.fuse.before(step)
-        self.fuse.space(step)
-        super()._store(effect)
-        self.fuse.done(step)
-
-
-class FusedSite(SitePerformer):
-    fuse: Fuse
-    learn: Callable[[Train], None]
-    halt: Callable[[], None]
-    note: Callable[[Made], None]
-    stopping: threading.Event
-
-    def _store(self, effect: Any) -> None:
-        step = f"store {type(effect).__name__}"
-        self.fuse.before(step)
-        self.fuse.space(step)
-        super()._store(effect)
-        if isinstance(effect, Store):
-            self.note(effect.made)
-        self.fuse.done(step)
-
-    def _train(self, effect: Train) -> None:
-        self.fuse.before("train")
-        self.learn(effect)
-        self.fuse.done("train")
-
-    def _halt_training(self) -> None:
-        self.halt()
 
 
 class Sound:

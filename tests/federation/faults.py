@@ -11,6 +11,7 @@ from broker.link import Confirmed, Delivery, Returned
 from broker.topology import models_stream
 from tests.federation.actors import FEDERATION, Actor
 from tests.federation.fuse import STARTING, STORES, Kill
+from tests.federation.tampering import inject
 from tests.federation.world import World
 
 
@@ -87,7 +88,7 @@ def deliver_again(world: World) -> None:
     if past:
         user, message = world.random.choice(past)
         world.happened("delivered again", f"{user} {message.token}")
-        world.inject(message, user)
+        inject(world, message, user)
 
 
 def announce_twice(world: World) -> None:
@@ -96,7 +97,7 @@ def announce_twice(world: World) -> None:
     if past:
         user, message = past[-1]
         world.happened("announced twice", str(message.token))
-        world.inject(message, user)
+        inject(world, message, user)
 
 
 def pause_site(world: World) -> None:

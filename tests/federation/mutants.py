@@ -14,8 +14,9 @@ from broker.weights import Layout, load_model, read_metadata
 from site_worker.effects import Mark, Store
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Settled, _chunks
-from tests.federation.actors import FusedAggregator, FusedSite, Sound
+from tests.federation.actors import Sound
 from tests.federation.disk import SimJournal, SimOutbox
+from tests.federation.fused import FusedAggregator, FusedSite
 
 
 class AckBeforeCommit(Sound):

@@ -13,6 +13,7 @@ from broker.link import Outgoing
 from tests.federation.__main__ import main
 from tests.federation.campaign import scratch
 from tests.federation.invariants import CHECKS
+from tests.federation.tampering import inject
 from tests.federation.world import World
 
 COMMAND = [sys.executable, "-m", "tests.federation"]
@@ -68,7 +69,7 @@ def test_a_queue_over_its_limit_is_seen_at_the_step_at_which_it_is() -> None:
         rounds._max_length = 2  # as if an operator's policy had lifted the limit
         world.aggregator.start()
         for number in (1, 2):
-            world.inject(Outgoing("", "fq.f.S0.rounds", b"announcement", number), "aggregator")
+            inject(world, Outgoing("", "fq.f.S0.rounds", b"announcement", number), "aggregator")
         world.one_step(start_dead=False)
         for site in world.sites:
             site.start()

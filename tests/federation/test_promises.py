@@ -100,6 +100,31 @@ def test_an_aggregator_that_was_away_goes_on_where_it_was(world: World) -> None:
     assert world.replays()
 
 
+def test_a_lone_site_whose_announcement_was_purged_while_it_paused_goes_on_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, 1, sites=1, versions=60, in_memory=True)
+    for actor in world.actors:
+        actor.start()
+    (site,) = world.sites
+    world.run_until(lambda: world.version() >= 2)
+    site.pause(paused=True)
+    world.run_until(lambda: world.broker.depth(SiteNames(FEDERATION, site.name).rounds) == 1)
+    world.broker.purge(SiteNames(FEDERATION, site.name).rounds)
+    before = world.version()
+    site.pause(paused=False)
+    world.run_until(lambda: world.version() >= before + 2)
+    world.close()
+
+
+def test_a_lone_site_whose_receipts_queue_was_deleted_goes_on_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, 1, sites=1, versions=60, in_memory=True, training_s=5)
+    for actor in world.actors:
+        actor.start()
+    world.run_until(lambda: world.sites[0].training is not None)
+    world.broker.delete_queue(SiteNames(FEDERATION, world.sites[0].name).receipts)
+    world.run_until(lambda: world.version() >= 3)
+    world.close()
+
+
 def test_a_deleted_topology_is_declared_again(world: World) -> None:
     for actor in world.actors:
         actor.start()

@@ -7,8 +7,6 @@ One seed is one schedule: which actor takes its next event, what fails and when.
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from aggregator.control import Control
 from aggregator.effects import Decided
 from aggregator.opening import initialise, replay, rule_text
 from aggregator.settings import Aggregation, Folder, Limits, Settings, Start
-from broker.link import Confirmed, Outgoing
+from broker.link import Outgoing
 from broker.memory import MemoryLink
 from broker.messages import AGGREGATOR
 from broker.topology import Queue, SiteNames, Topology, federation_topology, stream_bytes
@@ -251,41 +249,6 @@ class World:
         self.story.append(f"step {self.steps} t={self.now - 1000:g}: {kind}: {detail}")
         if self.tell is not None:
             self.tell(f"--- {self.story[-1]}")
-
-    def post(self, actor: Actor, message: Outgoing) -> None:
-        """An actor publishes, and what lies in wait for its next message happens to it."""
-        assert actor.link is not None
-        tamper, actor.tamper = actor.tamper, None
-        if tamper is None:
-            self.sent.append((actor.name, message))
-            actor.link.publish(message)
-            return
-        self.happened(tamper, f"{actor.name} {message.token}")
-        match tamper:
-            case "message corrupted":
-                place = self.random.randrange(len(message.body))
-                damaged = bytes([message.body[place] ^ (1 << self.random.randrange(8))])
-                actor.link.publish(replace(message, body=message.body[:place] + damaged + message.body[place + 1 :]))
-            case "message to the wrong place":
-                queue = self.random.choice(self.queues())
-                actor.link.publish(replace(message, exchange="", routing_key=queue))
-            case "confirm lost":
-                self._publish_unconfirmed(actor, actor.link, message)
-
-    def _publish_unconfirmed(self, actor: Actor, link: MemoryLink, message: Outgoing) -> None:
-        """It gets through, but the connection ends before the confirm: the link publishes it again, before the rest."""
-        link.publish(message)
-        with suppress(ValueError):
-            actor.events.remove(Confirmed(message.token))
-            link.held.appendleft(message)
-        self.cut(actor, for_s=self.random.choice([0, 0, 5, 40]))
-
-    def inject(self, message: Outgoing, user: str) -> None:
-        """A message appears that nobody has published just now."""
-        link = MemoryLink(self.broker, lambda _: None, user=user)
-        link.open()
-        link.publish(message)
-        link.close()
 
     def cut(self, actor: Actor, *, for_s: int) -> None:
         """The connection breaks, and comes back after a while or at once."""
