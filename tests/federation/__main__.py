@@ -81,10 +81,14 @@ class _Progress:
         self._next = elapsed_s + (0.5 if self._live else EVERY_S)
         left_s = elapsed_s / tally.schedules * (self._total - tally.schedules)
         line = (
-            f"{tally.schedules} of {self._total} schedules, {len(tally.failing)} failing, "
+            f"{tally.schedules} of {self._total} schedules, {_failing(tally)}, "
             f"{tally.schedules / elapsed_s:.0f} a second, about {_duration(left_s)} left"
         )
         print(f"\r{line:<{WIDTH}}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
+
+
+def _failing(tally: Tally) -> str:
+    return f"failing: {' '.join(map(str, sorted(tally.failing)))}" if tally.failing else "none failing"
 
 
 def _duration(seconds: float) -> str:

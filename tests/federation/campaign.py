@@ -73,6 +73,7 @@ def run_campaign(
 ) -> tuple[Tally, bool]:
     """Run all of `seeds` in `jobs` processes; the sum so far, and whether Ctrl-C ended it before the end."""
     started, tally, interrupted = time.monotonic(), Tally(), False
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started with "&"
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(jobs, initializer=_leave_interrupts_to_the_parent) as pool:
         running = [pool.submit(run_seeds, chunk, mutant) for chunk in chunks]

@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Disk:
         if not self.in_memory:
             return open_database(path, schema, version=version)
         if path not in self._kept:
-            self._kept[path] = open_database(":memory:", schema, version=version)
+            self._kept[path] = _copied(schema, version)
         return self._kept[path]
 
     def shut(self, database: sqlite3.Connection) -> None:
@@ -50,6 +50,24 @@ class Disk:
         """Throw away what is in memory."""
         for database in self._kept.values():
             database.close()
+
+
+@cache
+def _empty(schema: str, version: int) -> bytes:
+    database = open_database(":memory:", schema, version=version)
+    try:
+        return database.serialize()
+    finally:
+        database.close()
+
+
+def _copied(schema: str, version: int) -> sqlite3.Connection:
+    """An empty database of a schema, copied: that is faster than making its tables."""
+    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    database.deserialize(_empty(schema, version))
+    database.row_factory = sqlite3.Row
+    database.execute("PRAGMA journal_mode=MEMORY")
+    return database
 
 
 class SimJournal(Journal):
