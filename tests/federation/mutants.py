@@ -1,6 +1,6 @@
 """Designs that are nearly right, each with one mistake that a schedule must find: one piece of the product replaced.
 
-`MUTANTS` has them by name; tests/federation/test_mutants.py and `make faults MUTANT=name` run schedules against them.
+`MUTANTS` has them by name; tests/federation/test_faults.py and `make faults MUTANT=name` run schedules against them.
 """
 
 from collections.abc import Sequence
