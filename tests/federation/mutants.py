@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aggregator.journal import SCHEMA, Journal
+from aggregator.journal import SCHEMA, Accepted, Journal
 from aggregator.opening import restore
 from aggregator.settings import Aggregation, Folder
 from broker.drive import perform_on
@@ -102,6 +102,16 @@ class NoProbe(Sound):
             super().__init__(*args, **options | {"probe_s": 1e9})
 
 
+class StopsAtTheThird(Sound):
+    """Cannot journal a third update."""
+
+    class journal(SimJournal):  # noqa: N801
+        def accept(self, row: Accepted) -> None:
+            if row.ordinal > 2:
+                raise ValueError("there are only two")
+            super().accept(row)
+
+
 MUTANTS: Final[dict[str, type[Sound]]] = {
     "ack-before-commit": AckBeforeCommit,
     "no-dedupe": NoDedupe,
@@ -110,4 +120,5 @@ MUTANTS: Final[dict[str, type[Sound]]] = {
     "sequence-reset": SequenceReset,
     "residual-ahead": ResidualAhead,
     "no-probe": NoProbe,
+    "stops-at-the-third": StopsAtTheThird,
 }

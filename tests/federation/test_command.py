@@ -1,10 +1,10 @@
 """The command that runs fault schedules: what it says of each end, and its exit codes."""
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tests.federation.invariants import CHECKS
 from tests.federation.tampering import inject
 from tests.federation.world import World
 
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.federation"]
 
 
@@ -42,7 +43,7 @@ def test_a_failing_seed_is_told_with_a_command_that_shows_exactly_it(capsys: pyt
 def test_ctrl_c_ends_it_with_what_was_done_so_far_and_130() -> None:
     with subprocess.Popen(
         [*COMMAND, "--schedules", "100000", "--jobs", "2"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     ) as running:  # fmt: skip
         assert running.stderr is not None
         assert "of 100000 schedules" in running.stderr.readline()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.federation.campaign import run_seeds, scratch
 from tests.federation.mutants import MUTANTS
 from tests.federation.schedule import Outcome, run_schedule
 
+ROOT = Path(__file__).parents[2]
 SCHEDULES, GROUP = 200, 10
 
 
@@ -22,15 +24,16 @@ def test_nothing_is_lost_or_counted_twice_whatever_fails(first: int) -> None:
     assert sum(tally.faults.values()) > GROUP
 
 
-# What each of them breaks, sooner or later.
-FOUND = {
-    "ack-before-commit": "nothing lost",
-    "no-dedupe": "nothing doubled",
-    "freed-on-confirm": "nothing lost",
-    "snapshot-ahead": "replay bit-equal",
-    "sequence-reset": "nothing lost",
-    "residual-ahead": "residual exact",
-    "no-probe": "every sent update settled",
+# What each of them breaks, sooner or later: every invariant but the bounds of queues (test_command.py) is seen red.
+BREAKS = {
+    "ack-before-commit": {"nothing lost"},
+    "no-dedupe": {"nothing doubled"},
+    "freed-on-confirm": {"nothing lost"},
+    "snapshot-ahead": {"replay bit-equal"},
+    "sequence-reset": {"nothing lost", "versions go on"},
+    "residual-ahead": {"residual exact"},
+    "no-probe": {"every sent update settled"},
+    "stops-at-the-third": {"no process fails by itself"},
 }
 
 
@@ -40,7 +43,7 @@ def test_a_broken_design_is_caught_within_a_hundred_schedules(name: str) -> None
     for seed in range(100):
         with scratch() as folder:
             found |= {one.invariant for one in run_schedule(folder, seed, mutant=MUTANTS[name]).broken}
-        if FOUND[name] in found:
+        if BREAKS[name] <= found:
             return
     pytest.fail(f"No schedule caught it; broken were {found}.")
 
@@ -58,5 +61,7 @@ def test_a_seed_is_one_schedule_and_another_seed_another() -> None:
 
 def test_a_seed_is_the_same_schedule_in_another_process() -> None:
     command = [sys.executable, "-m", "tests.federation", "--seed", "7", "--verbose"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "1"}
+    )
     assert f"digest {run(7).digest}" in ran.stdout.splitlines()[-1]
