@@ -84,18 +84,31 @@ def test_a_site_that_never_comes_back_holds_nobody_up() -> None:
     assert result.participation["S1"] > 60
 
 
-def test_a_site_that_keeps_crashing_stays_away_while_it_is_away() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_a_site_that_keeps_crashing_stays_away_while_it_is_away(seed: int) -> None:
+    """Though it waits to be started again when its absence begins."""
     text = '[[absences]]\nwho = "S2"\nfrom_s = 205.0\nto_s = 400.0\n'
-    made = made_by_s2(text + '[[special]]\nwho = "S2"\nkills_per_hour = 90.0\n[faults]\nrestart_s = 30.0\n')
+    more = '[[special]]\nwho = "S2"\nkills_per_hour = 120.0\n[faults]\nrestart_s = 30.0\n'
+    made = made_by_s2(text + more, seed=seed)
     assert [at for at, _ in made if 205.0 < at < 400.0] == []
     assert [at for at, _ in made if at > 400.0]
 
 
-def made_by_s2(more: str) -> list[tuple[float, float]]:
+def test_a_killed_aggregator_has_what_it_had_committed_and_no_more(tmp_path: Path) -> None:
+    scenario = msgspec.structs.replace(quadratics(seconds=130.0), presence_s=1000.0)  # no event but updates
+    world = World(scenario, "", learning_of(scenario, 0), 0, path=tmp_path)
+    world.clock.at(100.0, lambda: setattr(world.aggregator.fuse, "left", 0))  # the next thing on its disk is the last
+    world.run()
+    assert not world.aggregator.alive
+    assert not world.journal._database.in_transaction
+    world.close()
+
+
+def made_by_s2(more: str, *, seed: int = 0) -> list[tuple[float, float]]:
     """When each of its updates was made and accepted."""
     scenario = quadratics(more)
     with tempfile.TemporaryDirectory() as folder:
-        world = World(scenario, "", learning_of(scenario, 0), 0, path=Path(folder))
+        world = World(scenario, "", learning_of(scenario, seed), seed, path=Path(folder))
         world.run()
         rows = world.journal.query("SELECT made_at, accepted_at FROM updates WHERE site = 'S2'")
         assert world.ledger().balanced
