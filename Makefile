@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SCHEDULES ?= 1000
+SEED ?= 0
+JOBS ?= 2
 
-.PHONY: help demo test check setup rabbitmq clean
+.PHONY: help demo test faults check setup rabbitmq clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +37,9 @@ check: setup  ## Lint and types
 
 test: rabbitmq check  ## Lint, types and all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: setup  ## Random faults in SCHEDULES=1000 federations from SEED=0 in JOBS=2 processes; MUTANT=name of a broken design
+	@$(BIN)/python -m tests.federation --schedules $(SCHEDULES) --seed $(SEED) --jobs $(JOBS) $(if $(MUTANT),--mutant $(MUTANT))
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

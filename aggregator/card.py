@@ -164,7 +164,9 @@ def _factors(journal: Journal, versions: list[VersionRow]) -> dict[str, float]:
             for source, value in part.terms.items():
                 if source.kind == "update":
                     site = site_of[source.number]
-                    factors[site] = factors.get(site, 0.0) + strategy.server_rate * value / part.divisor
+                    factors[site] = (
+                        factors.get(site, 0.0) + strategy.server_rate * direction.rate * value / part.divisor
+                    )
     return factors
 
 

@@ -86,7 +86,7 @@ class Fold:
         once = np.zeros_like(self.model)
         self._add_up({source: value for source, value in changes.items() if value}, vectors, direction, once)
         optimizer, stalest = self.strategy.optimizer, max(one.staleness for one in self.buffer)
-        rate = optimizer.rate(self.strategy.server_rate, stalest)
+        rate = optimizer.rate(self.strategy.server_rate * direction.rate, stalest)
         self._walk(once, vectors, direction, rate)
         self.state = State(vectors, dict(direction.kept.terms)) if vectors else NOTHING
 

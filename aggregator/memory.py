@@ -7,10 +7,9 @@ Ages are in versions: while nobody trains nobody ages, so a federation that rest
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import median
 from typing import Final
 
-GAPS_KEPT: Final = 5
+GAPS_KEPT: Final = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Contribution:
 class Remembered:
     """A site's newest updates: those merged in version `version` (nearly always one).
 
-    `gaps` are the versions from one contribution to the next, the newest last, at most five.
+    `gaps` are the versions from one contribution to the next, the newest last, at most three.
     """
 
     site: str
@@ -38,8 +37,8 @@ class Remembered:
     gaps: tuple[int, ...] = ()
 
     def usual_gap(self) -> float | None:
-        """The median of the newest gaps; None before there are two contributions."""
-        return float(median(self.gaps)) if self.gaps else None
+        """The longest of the newest gaps; None before there are two contributions."""
+        return float(max(self.gaps)) if self.gaps else None
 
 
 Memory = Mapping[str, Remembered]

@@ -10,8 +10,8 @@ in S that of this buffer, and h'_i the one before it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass, field, replace
+from math import ceil, log2
 from typing import Final, Literal, NamedTuple
 
 from aggregator.memory import Contribution, Memory, Remembered
@@ -21,6 +21,7 @@ from aggregator.staleness import Discount
 from broker.errors import UsageError
 
 LATEST: Final = 3.0
+FORGOTTEN: Final = 7  # halvings: below 1 %
 
 
 class Source(NamedTuple):
@@ -40,10 +41,14 @@ class Sum:
 
 @dataclass(frozen=True)
 class Direction:
-    """`once` moves this version alone; `kept` changes little from one version to the next, so its sum is kept too."""
+    """`once` moves this version alone; `kept` changes little from one version to the next, so its sum is kept too.
+
+    Their sum is taken at `rate`, a part of the server's.
+    """
 
     once: Sum
     kept: Sum = Sum()
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,10 +183,17 @@ def calibrated(situation: Situation, worth: Worth) -> Direction:
 def patient(situation: Situation, worth: Worth) -> Direction:
     """`ca2fl` in which a site fades only once it is far later than it usually is: see `usual`. State: one vector.
 
+    x += eta r [ ... ] with r = mean over the buffer of 1 / (1 + tau): what was computed from an older model is partly
+    what the remembered updates have moved already, and in full it would overshoot.
+
     Slow is not gone: a hospital that comes every thirtieth version counts in full in every version, and one that has
-    left is forgotten within a few of its own gaps. Use it unless there is a reason for another.
+    left fades. Use it unless there is a reason for another.
     """
-    return _remembering(situation, worth, usual)
+    places = len({one.site for one in situation.buffer})
+    expected = len(situation.memory) / max(places, 1)
+    fresh = [1.0 / (1 + one.staleness) for one in situation.buffer]
+    direction = _remembering(situation, worth, lambda one, version: usual(one, version, expected=expected))
+    return replace(direction, rate=sum(fresh) / len(fresh) if fresh else 1.0)
 
 
 def _remembering(situation: Situation, worth: Worth, weight: Weight) -> Direction:
@@ -227,15 +239,14 @@ def fading(one: Remembered, version: int) -> float:
     return float((1 + version - one.version) ** -0.5)
 
 
-def usual(one: Remembered, version: int) -> float:
-    """1 while a site is not later than three times its own usual gap; then halved for each such time more.
+def usual(one: Remembered, version: int, *, expected: float) -> float:
+    """1 while a site is not later than three times its usual gap, then halved at every doubling of that; 0 below 1 %.
 
-    Slow is not gone: a hospital that comes every thirtieth version counts in full all the time, one that has left fades
-    within a few of its own gaps, and below 1 % is 0. Few distinct values, so its sum is cheap to keep.
+    `expected` is the gap of a site that has come only once. Few distinct values, so that its sum is cheap to keep.
     """
-    late = (version - one.version) / (LATEST * max(one.usual_gap() or 1.0, 1.0))
-    halvings = max(0, ceil(late) - 1)
-    return 0.5**halvings if halvings < 7 else 0.0
+    late = (version - one.version) / (LATEST * max(one.usual_gap() or expected, 1.0))
+    halvings = ceil(log2(late)) if late > 1 else 0
+    return 0.5**halvings if halvings < FORGOTTEN else 0.0
 
 
 STRATEGIES: Final[dict[str, Direct]] = {

@@ -16,7 +16,7 @@ from site_worker.effects import KeepNonce, Mark, SendPart, Settle
 from site_worker.outbox import Outbox, Settled, State
 
 RETRY_S: Final = 5.0
-PATIENCE: Final = 10  # an unanswered hello is repeated after so many probe intervals: it waits in a durable queue
+PATIENCE: Final = 10  # a hello is repeated after so many probe intervals, answered or not: it waits in a durable queue
 Effects = list[Any]
 
 
@@ -36,6 +36,7 @@ class Dispatch:
         self._probed: set[int] = set()
         self._answered = True
         self._hello_at: float | None = None
+        self._said_at = 0.0
         self._sending: tuple[int, int] | None = None
         self._retry_at: float | None = None
         self._connected = False
@@ -69,7 +70,7 @@ class Dispatch:
         """Say hello, which probes for everything the broker has confirmed so far."""
         self._nonce += 1
         self._probed, self._answered = set(self._published), False
-        self._hello_at = now + self._probe_s * PATIENCE
+        self._said_at, self._hello_at = now, now + self._probe_s * PATIENCE
         g = self._greeting
         hello = Hello(
             g.task, self._incarnation, self._nonce, self._settled_through, self._made, g.layout_digest, g.examples,
@@ -147,7 +148,8 @@ class Dispatch:
             self._retry_at = None
             effects += self.send()
         if self._connected and self._hello_at is not None and now >= self._hello_at:
-            due = not self._answered or self._published
+            # Also when nothing is open, now and then: the announcement that it would train from may have been lost.
+            due = not self._answered or self._published or now >= self._said_at + self._probe_s * PATIENCE
             self._hello_at = now + self._probe_s
             effects += self.hello(now) if due else []
         return effects

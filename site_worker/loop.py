@@ -74,7 +74,7 @@ class SiteLoop:
         self._rest_may_change_at: float | None = None
         self._retry_at: float | None = None
         self._failures = 0
-        self._newest, self._refusals = 0, 0
+        self._newest, self._refusals = outbox.last_sequence(), 0
         self._ask_at: float | None = None
         self._connected = False
         self._activity: tuple[str, int | None, str] | None = None
@@ -139,8 +139,9 @@ class SiteLoop:
             effects += self._dispatch.hello(now)  # its answer is the newest announcement
         if self._retry_at is not None and now >= self._retry_at and self._connected:
             # Consuming anew gives a held announcement back; the broker drops it if a newer one is ready.
+            # The hello brings the newest announcement, and its answer shows the aggregator a queue that is missing.
             self._retry_at, self._held = None, None
-            effects += self._listen()
+            effects += [*self._listen(), *self._dispatch.hello(now)]
         return effects
 
     def _listen(self) -> Effects:

@@ -21,13 +21,13 @@ def test_two_of_one_site_in_one_version_are_one_contribution() -> None:
     assert remember({}, [of("A", 1), of("A", 2, 7)], version=3)["A"] == Remembered("A", (1, 2), 7, version=3)
 
 
-def test_the_usual_gap_is_the_median_of_the_newest() -> None:
+def test_the_usual_gap_is_the_longest_of_the_newest() -> None:
     assert Remembered("A", (1,), 1, 1).usual_gap() is None
-    assert Remembered("A", (1,), 1, 1, gaps=(2, 90, 4)).usual_gap() == 4.0
+    assert Remembered("A", (1,), 1, 1, gaps=(2, 9, 4)).usual_gap() == 9.0
     memory: dict[str, Remembered] = {}
     for number, version in enumerate((1, 100, 101, 103, 106, 110, 115)):
         memory = remember(memory, [of("A", number)], version=version)
-    assert memory["A"].gaps == (1, 2, 3, 4, 5)
+    assert memory["A"].gaps == (3, 4, 5)
     assert len(memory["A"].gaps) == GAPS_KEPT
 
 

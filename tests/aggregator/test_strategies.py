@@ -148,12 +148,21 @@ def test_the_kept_sum_is_made_anew_now_and_then() -> None:
     assert one.fold.state.held == {Source("update", 3): 1.0, Source("update", 4): 1.0}
 
 
-def test_a_site_is_gone_when_it_is_far_later_than_it_usually_is() -> None:
-    rarely = Remembered("A", (7,), 10, version=100, gaps=(20, 20, 20))
-    # three times twenty versions are usual; then half for each sixty more, and below 1 % nothing
-    assert [usual(rarely, 100 + age) for age in (0, 60, 61, 120, 121, 360, 420, 421)] == [
-        1.0, 1.0, 0.5, 0.5, 0.25, 0.5**5, 0.5**6, 0.0,
-    ]  # fmt: skip
+def test_a_site_fades_when_it_is_far_later_than_it_usually_is() -> None:
+    rarely = Remembered("A", (7,), 10, version=100, gaps=(5, 20, 8))
+    # three times twenty versions are usual; then half for every doubling of that, and below 1 % nothing
+    weights = [usual(rarely, 100 + age, expected=1.0) for age in (0, 60, 61, 120, 121, 240, 60 * 64, 60 * 64 + 1)]
+    assert weights == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.5**6, 0.0]
+    once = Remembered("B", (8,), 10, version=100)
+    assert [usual(once, 100 + age, expected=4.0) for age in (12, 13)] == [1.0, 0.5]
+
+
+def test_patient_takes_smaller_steps_for_stale_updates() -> None:
+    # both fresh: the mean, 6; then tau 0 and 3: 5/8 of kept (8 + 4) / 2 plus nothing, as what came is what was there
+    one = folding(0, strategy="patient")
+    assert one.add("A", 4).add("B", 8).step() == [6.0]
+    one.fold.version = 3
+    assert one.add("A", 4).add("B", 8, tau=3).step() == [6.0 + 5 / 8 * 6]
 
 
 def test_a_strategy_is_told_numbers_alone() -> None:

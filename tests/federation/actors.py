@@ -1,108 +1,121 @@
-"""The processes of a simulated federation: production loops and performers on real files, over the in-memory link.
+"""The processes of a simulated federation: production loops and performers on a disk, over the in-memory link.
 
-An actor can be killed between any two things that it does to its disk or its link, and starts again from disk.
+An actor can be killed between any two things that it does to its disk or its link, also while it starts, and starts
+again from disk. A full disk makes it wait while the others go on.
 """
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import restore, rule_text
-from aggregator.service import Performer as AggregatorPerformer
-from aggregator.settings import Folder
-from broker.codecs import decoded, encode
+from broker.codecs import CODECS, decoded, encode
 from broker.drive import Tick
+from broker.link import Confirmed, Delivery
 from broker.memory import MemoryLink
 from broker.messages import AGGREGATOR, Announcement, Hello, Party, Peer
 from broker.weights import Layout, Vector
 from site_worker.availability import Availability
-from site_worker.effects import Halted, Paused, Train, Trained
+from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
-from site_worker.outbox import Made, Outbox
-from site_worker.worker import Performer as SitePerformer
+from site_worker.outbox import Made
+from tests.federation.disk import SimJournal, SimOutbox
+from tests.federation.fuse import AGGREGATOR_STAKES, AGGREGATOR_STEPS, SITE_STAKES, SITE_STEPS, Fuse, Killed
+from tests.federation.fused import FusedAggregator, FusedLink, FusedSite, Patience
 
 FEDERATION = "f"
 LAYOUT = Layout.of({"w": np.zeros(3, dtype=np.float32)})
 PROBE_S = 5.0
 
 
-class Killed(Exception):
-    """The actor's process is gone."""
-
-
-class Fuse:
-    """Counts what an actor does to disk and link; burns through when a set number has been done."""
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def burn(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-
-class FusedLink:
-    """A link whose every call may be the last thing its process does."""
-
-    def __init__(self, link: MemoryLink, fuse: Fuse) -> None:
-        self._link, self._fuse = link, fuse
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> None:
-            self._fuse.burn()
-            getattr(self._link, name)(*args, **kwargs)
-
-        return call
-
-
 class Actor(ABC):
-    """A process with a disk, a link and a loop."""
+    """A process with a disk, a link and a loop. `due` are events that come by themselves at a time."""
 
     loop: Any
     performer: Any
+    steps: tuple[str, ...]
+    stakes: tuple[str, ...]
 
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name
         self.fuse = Fuse()
         self.events: deque[Any] = deque()
+        self.due: list[tuple[float, Any]] = []
         self.link: MemoryLink | None = None
+        self.tamper: str | None = None
+        self.waiting = self.starting = False
+        self.asleep_until = self.cut_until = 0.0
 
     @property
     def alive(self) -> bool:
         return self.link is not None
 
+    @property
+    def ready(self) -> bool:
+        """Whether its process runs and is not held up."""
+        return self.alive and not self.waiting and self.asleep_until <= self.world.now
+
     def start(self) -> None:
         self.events.clear()
-        self.link = MemoryLink(self.world.broker, self.events.append, user=self.name)
-        self.open(FusedLink(self.link, self.fuse))
-        self.link.open()
-
-    def step(self) -> None:
-        """Handle one event (or just the time) and do what follows; a burnt fuse ends the process there."""
+        self.due.clear()
+        self.starting, self.asleep_until = True, 0.0
+        link = self.link = MemoryLink(self.world.broker, self.events.append, user=self.name)
         try:
-            if self.events:
-                self.performer.stage(self.loop.handle(self.events.popleft(), self.world.now))
+            self.fuse.before("open disk")
+            self.open(FusedLink(self, link))
+            self.fuse.before("open link")
+            link.open()
+        except Killed as killed:
+            self._end(killed)
+
+    def step(self, events: int = 1) -> None:
+        """Handle up to so many events, then the time, and do what follows; a burnt fuse ends the process there."""
+        try:
+            for _ in range(min(events, len(self.events))):
+                self._take(self.events.popleft())
             self.performer.stage(self.loop.handle(Tick(), self.world.now))
             self.performer.flush()
-        except Killed:
-            self.crash()
+            self.starting = False
+        except Killed as killed:
+            self._end(killed)
+
+    def wake(self) -> None:
+        """Time has passed."""
+        now = self.world.now
+        self.events.extend(event for at, event in self.due if at <= now)
+        self.due = [one for one in self.due if one[0] > now]
 
     def crash(self) -> None:
-        self.fuse.left = None
         if self.link is not None:
             self.link.close()
             self.link = None
             self.shut()
+
+    def _take(self, event: Any) -> None:
+        if self.world.tell is not None:
+            self.world.tell(f"{self.name} takes {event}")
+        match event:
+            case Delivery():
+                self.fuse.before("deliver")
+            case Confirmed():
+                self.fuse.before("confirm")
+        self.performer.stage(self.loop.handle(event, self.world.now))
+
+    def _end(self, killed: Killed) -> None:
+        assert self.fuse.kill is not None
+        where = "after" if self.fuse.kill.after else "before"
+        when = " while starting" if self.starting else ""
+        self.world.happened(f"killed at {killed}", f"{self.name} {where}{when}")
+        if self.starting:
+            self.world.faults["killed while starting"] += 1
+        self.fuse.blown()
+        self.waiting = False
+        self.crash()
 
     @abstractmethod
     def open(self, link: Any) -> None:
@@ -114,52 +127,76 @@ class Actor(ABC):
 
 
 class AggregatorActor(Actor):
+    steps, stakes = AGGREGATOR_STEPS, AGGREGATOR_STAKES
+    journal: SimJournal | None = None
+
+    def start(self) -> None:
+        super().start()
+        self.world.decide(self.world.control)  # a fact in its journal
+
     def open(self, link: Any) -> None:
         world = self.world
-        self.journal = world.mutant.journal(world.folder.journal_file)
-        layout, fold = restore(self.journal, world.folder, world.settings.aggregation)
+        journal = self.journal = world.mutant.journal(world.folder.journal_file, world.disk, self.fuse)
+        self.fuse.before("restore")
+        layout, fold = world.mutant.restore(journal, world.folder, world.settings.aggregation)
         party = Party(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR])
         rule = rule_text(world.settings.aggregation)
-        self.loop = AggregatorLoop(world.settings, party, fold, self.journal, rule=rule)
-        self.performer = world.mutant.aggregator(self.journal, world.folder, layout, link, fuse=self.fuse)
+        self.loop = AggregatorLoop(world.settings, party, fold, journal, rule=rule)
+        self.performer = world.mutant.aggregator(journal, world.folder, layout, link, Patience(self))
+        self.performer.fuse = self.fuse
 
     def shut(self) -> None:
-        self.journal.close()
+        if self.journal is not None:
+            self.journal.close()
 
 
 class SiteActor(Actor):
-    """Trains at once: its optimum pulls every coordinate by half of the way. `kept` is a halted round on its disk.
+    """Its optimum pulls every coordinate by half of the way. `kept` is a halted round on its disk.
 
-    Its updates claim the time that `speed` steps a second would have taken.
+    `trained` are the true deltas of rounds by the digests of their payloads; `stored` what it has put on disk. Its
+    updates claim the time that `speed` steps a second would have taken.
     """
 
+    steps, stakes = SITE_STEPS, SITE_STAKES
     speed = 1.0
+    outbox: SimOutbox | None = None
 
     def __init__(self, world: Any, name: str) -> None:
         super().__init__(world, name)
-        self.paused = False
+        self.paused = self.failing = False
         self.training: tuple[Announcement, Vector] | None = None
         self.kept: tuple[Announcement, Vector] | None = None
+        self.rounds = 0
+        self.trained: dict[bytes, Vector] = {}
+        self.stored: list[Made] = []
 
     def open(self, link: Any) -> None:
         world = self.world
-        self.outbox = Outbox(world.outbox(self.name))
+        outbox = self.outbox = world.mutant.outbox(world.outbox(self.name), world.disk)
+        self.fuse.before("restore")
         party = Party(FEDERATION, self.name, world.keys[self.name])
         peer = Peer(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR].public)
         greeting = Hello("t", bytes(16), 1, 0, 0, LAYOUT.digest, 10, [], False)
         self.loop = world.mutant.site_loop(
-            party, peer, self.outbox, greeting, probe_s=PROBE_S, availability=Availability(paused=self.paused),
+            party, peer, outbox, greeting, probe_s=PROBE_S, availability=Availability(paused=self.paused),
             unfinished=None if self.kept is None else self.kept[0],
         )  # fmt: skip
         inbox: Any = SimpleNamespace(put=self.events.append)
         rounds: Any = SimpleNamespace(task_name="t", forget=self.forget)
-        self.performer = world.mutant.site(
-            party, rounds, self.outbox, link=link, inbox=inbox, stopping=threading.Event()
-        )
+        stopping: Any = Patience(self)
+        self.performer = world.mutant.site(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
         self.performer.fuse, self.performer.learn, self.performer.halt = self.fuse, self.learn, self.halt
+        self.performer.note = self.note
 
     def shut(self) -> None:
-        self.outbox.close()
+        if self.due and self.training is not None and self.world.random.random() < 0.5:
+            self.kept = self.training  # a checkpoint was just written
+        if self.outbox is not None:
+            self.outbox.close()
+
+    def note(self, made: Made) -> None:
+        """An update is on the disk: from now on it must not be lost."""
+        self.stored.append(made)
 
     def learn(self, effect: Train) -> None:
         announcement, model = effect.announcement, effect.model
@@ -168,24 +205,45 @@ class SiteActor(Actor):
             kept_for, model = self.kept
             assert kept_for == announcement
         self.training = announcement, model
+        event: Any = self._outcome(announcement, model)
+        if self.failing:
+            self.failing, event = False, TrainingFailed("the task failed")
+            self.world.happened("training failed", self.name)
+        if lasting := self.world.random.randint(*self.world.training_s):
+            self.due.append((self.world.now + lasting, event))
+        else:
+            self.events.append(event)
+
+    def _outcome(self, announcement: Announcement, model: Vector) -> Trained:
+        assert self.outbox is not None
+        self.rounds += 1
         optimum = np.full(3, 1 + int(self.name[1:]), dtype=np.float32)
-        target = (optimum - model) * np.float32(0.5) + self.outbox.residual(3)
-        payload = encode("int8", target)
+        optimum[self.rounds % 3] += np.float32(0.125) * (self.rounds % 7)  # no two rounds alike
+        delta = (optimum - model) * np.float32(0.5)
+        target = delta + self.outbox.residual(3)
+        codec, now = announcement.codec, self.world.now
+        payload = encode(codec, target)
         digest = hashlib.sha256(payload).digest()
+        self.trained[digest] = delta
         steps = int(dict(announcement.plan)["steps"])
         made = Made(
-            0, announcement.version, announcement.model_digest, 10, steps, 0, (), "int8", digest, self.world.now,
+            0, announcement.version, announcement.model_digest, self.world.examples(), steps, 0, (), codec, digest, now,
             steps / self.speed, len(payload), payload,
         )  # fmt: skip
-        self.events.append(Trained(made, target - decoded("int8", payload, 3)))
+        return Trained(made, None if CODECS[codec].lossless else target - decoded(codec, payload, 3))
 
     def halt(self) -> None:
         """Training stops before its end, unless it has ended just now."""
+        if self.training is None:
+            return
         ended = [event for event in self.events if isinstance(event, Trained)]
-        if ended and self.training is not None and self.world.random.random() < 0.8:
+        if ended and self.world.random.random() < 0.8:
             self.events.remove(ended[0])
-            self.kept = self.training
-            self.events.append(Halted(self.kept[0]))
+        elif not self.due:
+            return
+        self.due.clear()
+        self.kept = self.training
+        self.events.append(Halted(self.kept[0]))
 
     def forget(self) -> None:
         self.kept = None
@@ -197,36 +255,12 @@ class SiteActor(Actor):
             self.events.append(Paused(paused))
 
 
-class FusedAggregator(AggregatorPerformer):
-    def __init__(self, journal: Journal, folder: Folder, layout: Layout, link: Any, *, fuse: Fuse) -> None:
-        super().__init__(journal, folder, layout, link, threading.Event())
-        self.fuse = fuse
-
-    def _store(self, effect: Any) -> None:
-        self.fuse.burn()
-        super()._store(effect)
-
-
-class FusedSite(SitePerformer):
-    fuse: Fuse
-    learn: Callable[[Train], None]
-    halt: Callable[[], None]
-
-    def _store(self, effect: Any) -> None:
-        self.fuse.burn()
-        super()._store(effect)
-
-    def _train(self, effect: Train) -> None:
-        self.learn(effect)
-
-    def _halt_training(self) -> None:
-        self.halt()
-
-
 class Sound:
     """The product as it is; mutants override one piece."""
 
-    journal: Any = Journal
+    journal: Any = SimJournal
+    outbox: Any = SimOutbox
     aggregator: Any = FusedAggregator
     site: Any = FusedSite
     site_loop: Any = SiteLoop
+    restore: Any = staticmethod(restore)

@@ -19,10 +19,16 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
+def made_by(world: World) -> int:
+    """Updates made by all sites."""
+    return sum(site.outbox.last_sequence() for site in world.sites if site.outbox is not None)
+
+
 def test_a_site_absent_for_fifty_versions_finds_one_announcement_and_its_late_update_counts(world: World) -> None:
     for actor in world.actors:
         actor.start()
     absent = world.sites[0]
+    assert absent.outbox is not None
     world.run_until(lambda: world.version() >= 3 and any(isinstance(event, Trained) for event in absent.events))
     assert absent.link is not None
     world.broker.disconnect(absent.link)
@@ -40,9 +46,10 @@ def test_a_site_absent_for_fifty_versions_finds_one_announcement_and_its_late_up
     assert weight == (1 + staleness) ** -0.5
     bases = "SELECT DISTINCT base_version FROM updates WHERE site = ? AND base_version BETWEEN ? AND ?"
     # The newest may still be on its way into the stream, so the one that waited is at most one older.
-    world.run_until(lambda: absent.outbox.last_base() >= newest - 1)
+    outbox = absent.outbox
+    world.run_until(lambda: outbox.last_base() >= newest - 1)
     between = (absent.name, based_on + 1, newest - 2)
-    assert world.aggregator.journal.query(bases, *between) == []
+    assert world.journal.query(bases, *between) == []
 
 
 def test_every_message_delivered_ten_times_changes_nothing(world: World) -> None:
@@ -75,7 +82,7 @@ def test_two_present_sites_of_three_are_enough(world: World) -> None:
         site.crash()
     before = world.version()
     world.run_until(lambda: world.version() >= before + 5, start_dead=False)
-    reasons = {row.reason for row in world.aggregator.journal.versions()[-3:]}
+    reasons = {row.reason for row in world.journal.versions()[-3:]}
     assert reasons == {"every present site has contributed"}
 
 
@@ -86,11 +93,36 @@ def test_an_aggregator_that_was_away_goes_on_where_it_was(world: World) -> None:
     world.aggregator.crash()
     for _ in range(50):
         world.one_step(start_dead=False)
-    made = sum(site.outbox.last_sequence() for site in world.sites)
+    made = made_by(world)
     world.aggregator.start()
     world.run_until(lambda: world.version() >= 10)
-    assert sum(site.outbox.last_sequence() for site in world.sites) > made
+    assert made_by(world) > made
     assert world.replays()
+
+
+def test_a_lone_site_whose_announcement_was_purged_while_it_paused_goes_on_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, 1, sites=1, versions=60, in_memory=True)
+    for actor in world.actors:
+        actor.start()
+    (site,) = world.sites
+    world.run_until(lambda: world.version() >= 2)
+    site.pause(paused=True)
+    world.run_until(lambda: world.broker.depth(SiteNames(FEDERATION, site.name).rounds) == 1)
+    world.broker.purge(SiteNames(FEDERATION, site.name).rounds)
+    before = world.version()
+    site.pause(paused=False)
+    world.run_until(lambda: world.version() >= before + 2)
+    world.close()
+
+
+def test_a_lone_site_whose_receipts_queue_was_deleted_goes_on_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, 1, sites=1, versions=60, in_memory=True, training_s=5)
+    for actor in world.actors:
+        actor.start()
+    world.run_until(lambda: world.sites[0].training is not None)
+    world.broker.delete_queue(SiteNames(FEDERATION, world.sites[0].name).receipts)
+    world.run_until(lambda: world.version() >= 3)
+    world.close()
 
 
 def test_a_deleted_topology_is_declared_again(world: World) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from aggregator.journal import Accepted, Journal
+from aggregator.journal import Accepted
 from aggregator.settings import Limits
 from broker.errors import StorageError
 from broker.weights import save_model
 from tests.federation.actors import Sound
+from tests.federation.disk import Disk, SimJournal
+from tests.federation.fuse import Fuse
 from tests.federation.world import World
 
 
@@ -32,11 +34,11 @@ def worlds(tmp_path: Path) -> Iterator[Any]:
         world.close()
 
 
-class Flapping(Journal):
+class Flapping(SimJournal):
     """Has no room for an update the first time it is asked to keep it."""
 
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, disk: Disk, fuse: Fuse) -> None:
+        super().__init__(path, disk, fuse)
         self._seen: set[int] = set()
 
     def accept(self, row: Accepted) -> None:
@@ -60,7 +62,6 @@ def test_a_disk_that_fills_twice_in_one_batch_loses_nothing(worlds: Any, monkeyp
         save_model(path, *rest, **named)
 
     monkeypatch.setattr("aggregator.service.save_model", flapping)
-    monkeypatch.setattr("aggregator.service.DISK_RETRY_S", 0.0)
     world = worlds(sites=2, mutant=FlappingProduct)
     world.settle()
     assert len(seen) >= 6
@@ -87,7 +88,8 @@ def test_when_all_updates_of_a_version_are_refused_it_is_trained_from_again(worl
 def test_a_restored_outbox_believes_nothing_that_is_said_of_its_old_numbers(worlds: Any) -> None:
     world = worlds(sites=2, versions=30)
     site = world.sites[0]
-    world.run_until(lambda: site.outbox.last_sequence() >= 3)
+    world.run_until(lambda: site.outbox is not None and site.outbox.last_sequence() >= 3)
+    assert site.outbox is not None
     site.crash()
     copy = world.path / "copy.db"
     shutil.copy(world.outbox(site.name), copy)
@@ -103,7 +105,7 @@ def test_a_restored_outbox_believes_nothing_that_is_said_of_its_old_numbers(worl
         world.one_step()
     told = "SELECT sequence, payload_digest FROM updates WHERE state = 'accepted'"
     mine = {row["sequence"]: bytes(row["payload_digest"]) for row in site.outbox._database.execute(told)}
-    rows = world.aggregator.journal.query("SELECT sequence, payload_digest FROM updates WHERE site = ?", site.name)
+    rows = world.journal.query("SELECT sequence, payload_digest FROM updates WHERE site = ?", site.name)
     journaled = {row["sequence"]: bytes(row["payload_digest"]) for row in rows}
     assert mine == {sequence: journaled[sequence] for sequence in mine}
     assert site.outbox.last_sequence() <= 4, "it stops making updates whose numbers are taken"

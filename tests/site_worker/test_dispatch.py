@@ -199,3 +199,13 @@ def test_a_number_settled_is_not_given_to_the_next_update(connected: Site) -> No
     connected.boot()
     connected.up()
     assert [one.made.sequence for one in only(trained(connected, 1), Store)] == [2]
+
+
+def test_a_site_with_nothing_open_says_hello_now_and_then_so_that_a_lost_announcement_comes_again(site: Site) -> None:
+    (hello,) = site.hellos(site.up())
+    receipt(site, 0, answers=hello.nonce)
+    said: list[float] = []
+    for _ in range(3 * PATIENCE):
+        site.now += PROBE_S
+        said += [site.now - 100.0 for _ in site.hellos(site.feed(Tick()))]
+    assert said == [PATIENCE * PROBE_S, 2 * PATIENCE * PROBE_S, 3 * PATIENCE * PROBE_S]

@@ -203,3 +203,20 @@ def test_ever_so_many_failures_wait_ten_minutes_each(connected: Site) -> None:
     deadline = connected.loop.deadline()
     assert deadline is not None
     assert deadline <= connected.now + 600.0
+
+
+def test_a_refusal_that_is_learnt_after_a_restart_lets_the_version_be_trained_from_again(connected: Site) -> None:
+    announcement = connected.aggregator.announce(3)
+    connected.train_from(announcement)
+    connected.boot()
+    connected.up()
+    connected.feed(connected.aggregator.receipt(connected.outbox.incarnation, 1, refused=[(1, "too many examples")]))
+    effects = connected.feed(connected.aggregator.announced(announcement))
+    assert only(effects, Consume) == [Consume(STREAM, 1, announcement.offset)]
+
+
+def test_a_retry_says_hello_so_that_a_missing_queue_shows_and_a_lost_announcement_comes_again(connected: Site) -> None:
+    connected.feed(Cancelled("fq.fed.A.receipts", "The queue fq.fed.A.receipts was deleted."))
+    assert connected.hellos(connected.feed(Tick())) == []
+    connected.now += RETRY_S
+    assert len(connected.hellos(connected.feed(Tick()))) == 1

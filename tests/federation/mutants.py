@@ -1,0 +1,124 @@
+"""Designs that are nearly right, each with one mistake that a schedule must find: one piece of the product replaced.
+
+`MUTANTS` has them by name; tests/federation/test_faults.py and `make faults MUTANT=name` run schedules against them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aggregator.journal import SCHEMA, Accepted, Journal
+from aggregator.opening import restore
+from aggregator.settings import Aggregation, Folder
+from broker.drive import perform_on
+from broker.weights import Layout, load_model, read_metadata
+from site_worker.effects import Mark, Store
+from site_worker.loop import SiteLoop
+from site_worker.outbox import Settled, _chunks
+from tests.federation.actors import Sound
+from tests.federation.disk import SimJournal, SimOutbox
+from tests.federation.fused import FusedAggregator, FusedSite
+
+
+class AckBeforeCommit(Sound):
+    """Tells the broker and the sites first, and the disk afterwards."""
+
+    class aggregator(FusedAggregator):  # noqa: N801 - named as the piece that it replaces
+        def stage(self, effects: Sequence[Any]) -> None:
+            self._staged += effects
+
+        def flush(self) -> None:
+            staged, self._staged = self._staged, []
+            stores = [one for one in staged if type(one).__module__ != "broker.drive"]
+            for effect in staged:
+                if effect not in stores:
+                    perform_on(self._link, effect)
+            super().stage(stores)
+            super().flush()
+
+
+class NoDedupe(Sound):
+    """Does not know after a restart what was settled before, and minds no second row."""
+
+    class journal(SimJournal):  # noqa: N801
+        schema = SCHEMA.replace(
+            ",\n    UNIQUE (site, incarnation, sequence));\nCREATE TABLE refused", ");\nCREATE TABLE refused"
+        )
+
+        def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:
+            return [], {}
+
+
+class FreedOnConfirm(Sound):
+    """Takes the broker's confirm for delivery, and empties the outbox."""
+
+    class site(FusedSite):  # noqa: N801
+        def _store(self, effect: Any) -> None:
+            super()._store(effect)
+            if isinstance(effect, Mark) and effect.published:
+                self._outbox.settle([Settled(sequence, "accepted") for sequence in effect.sequences], at=0.0)
+
+
+class SnapshotAhead(Sound):
+    """Starts from the newest snapshot on disk, which a kill before the journal's commit has left a version ahead.
+
+    What is in that snapshot comes again, from the broker or from the journal's open buffer, and is merged twice.
+    """
+
+    @staticmethod
+    def restore(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Any]:
+        layout, fold = restore(journal, folder, aggregation)
+        files = sorted(folder.models.glob("*.safetensors"))
+        newest = max(files, key=lambda path: int(read_metadata(path)["version"]))
+        if int(read_metadata(newest)["version"]) > fold.version:
+            fold.model[:] = load_model(newest)[1]
+        return layout, fold
+
+
+class SequenceReset(Sound):
+    """Counts its updates from the beginning after a restart once everything is settled."""
+
+    class outbox(SimOutbox):  # noqa: N801
+        def last_sequence(self) -> int:
+            return max(self.waiting(), default=0)
+
+
+class ResidualAhead(Sound):
+    """Keeps the next residual in a transaction of its own, before the update that it follows from."""
+
+    class site(FusedSite):  # noqa: N801
+        def _store(self, effect: Any) -> None:
+            if isinstance(effect, Store) and effect.residual is not None:
+                with self._outbox._transaction() as database:
+                    database.execute("DELETE FROM residual")
+                    database.executemany("INSERT INTO residual VALUES (?,?)", _chunks(effect.residual))
+            super()._store(effect)
+
+
+class NoProbe(Sound):
+    """Never asks what became of an update that the broker has confirmed."""
+
+    class site_loop(SiteLoop):  # noqa: N801
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"probe_s": 1e9})
+
+
+class StopsAtTheThird(Sound):
+    """Cannot journal a third update."""
+
+    class journal(SimJournal):  # noqa: N801
+        def accept(self, row: Accepted) -> None:
+            if row.ordinal > 2:
+                raise ValueError("there are only two")
+            super().accept(row)
+
+
+MUTANTS: Final[dict[str, type[Sound]]] = {
+    "ack-before-commit": AckBeforeCommit,
+    "no-dedupe": NoDedupe,
+    "freed-on-confirm": FreedOnConfirm,
+    "snapshot-ahead": SnapshotAhead,
+    "sequence-reset": SequenceReset,
+    "residual-ahead": ResidualAhead,
+    "no-probe": NoProbe,
+    "stops-at-the-third": StopsAtTheThird,
+}
