@@ -41,7 +41,10 @@ def trouble_site(clock: Clock, broker: MemoryBroker, scenario: Scenario, part: P
         "drops": (part.drops_per_hour, partial(drop, clock, site, scenario.links.down_for_s)),
         "duplicates": (faults.duplicates_per_hour, partial(repeat, site)),
         "reorderings": (faults.reorderings_per_hour, partial(delay, site)),
-        "deletions": (faults.queue_deletions_per_hour, partial(delete_one, broker, names, source(part.seed, f"queues {name}"))),
+        "deletions": (
+            faults.queue_deletions_per_hour,
+            partial(delete_one, broker, names, source(part.seed, f"queues {name}")),
+        ),
     }
     for kind, (rate, action) in kinds.items():
         schedule(clock, rate, source(part.seed, f"{kind} {name}"), action)
