@@ -141,7 +141,9 @@ def test_no_module_imports_itself_round_a_corner() -> None:
         pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("module", ["aggregator.__main__", "broker.__main__", "deploy.cli"])
+@pytest.mark.parametrize(
+    "module", ["aggregator.__main__", "broker.__main__", "deploy.cli", "deploy.simulation.command"]
+)
 def test_a_host_without_torch_needs_none(module: str) -> None:
     program = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

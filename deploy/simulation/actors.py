@@ -2,7 +2,7 @@
 
 An actor is woken by an event for it or by its loop's own deadline, and then does what broker/drive.py does: a few
 events, a tick, a flush. Its disk is an in-memory SQLite that outlives it. A kill takes it at once, or after a few more
-words to its link: then it dies in the middle of what it was doing.
+words to its disk or link: then it dies in the middle of what it was doing.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Killed(Exception):
 
 
 class Fuse:
-    """Burns through after `left` more words to the link; None: never."""
+    """Burns through after `left` more words to disk or link; None: never."""
 
     left: int | None = None
 
@@ -166,8 +166,10 @@ class Actor(ABC):
             self._wake(deadline if deadline > now else now + OVERDUE_S)
 
     def stage(self, effects: list[Any]) -> None:
-        """Give effects to the performer."""
+        """Give effects to the performer; a process may also end when they are on disk, and nothing has been said."""
         self.performer.stage(effects)
+        if effects:
+            self.fuse.burn()
 
     @abstractmethod
     def open(self) -> None:

@@ -16,10 +16,10 @@ from broker.errors import UsageError
 from broker.files import require_writable, write_file
 from broker.serving import until_signalled
 from deploy.simulation.comparison import sentences, strategies_of, table, to_json
+from deploy.simulation.crew import SimulationStopped, run_jobs
 from deploy.simulation.job import Job
 from deploy.simulation.result import Result
 from deploy.simulation.scenario import Scenario, load, ready, text_of
-from deploy.watching import StoppedError
 
 MOST_SEEDS: Final = 1000
 
@@ -78,7 +78,7 @@ def simulate(
     with until_signalled() as stopping:
         try:
             results = _run(jobs, processes, stopping)
-        except StoppedError:
+        except SimulationStopped:
             click.echo("stopped", err=True)
             return STOPPED
     _conclude(wanted, name, results, json_file, report_file)
@@ -92,8 +92,6 @@ def _list() -> int:
 
 
 def _run(jobs: Sequence[Job], processes: int | None, stopping: threading.Event) -> list[Result]:
-    from deploy.simulation.crew import run_jobs  # noqa: PLC0415 - it needs torch, which --list and --show do without
-
     with _progress(len(jobs)) as told:
         return run_jobs(jobs, processes=processes or os.cpu_count() or 1, stopping=stopping, told=told)
 

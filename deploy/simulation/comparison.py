@@ -1,5 +1,6 @@
 """Strategies side by side: medians over seeds, with the smallest and the largest; for people, and as JSON."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,11 @@ def sentences(scenario: Scenario, results: Sequence[Result]) -> list[str]:
     """What the table's words mean, and whether the books close."""
     one = results[0]
     good = "low" if low_is_good(one.metric) else "high"
-    said = [f"{one.metric} ({good} is good) of the last model on rows that no site has; worst site: on its own rows."]
+    worst, _ = Counter(run.worst for run in results).most_common(1)[0]
+    said = [
+        f"{one.metric} ({good} is good) of the last model on rows that no site has.",
+        f"Worst site: on the rows that it has kept for itself; most often it was {worst}.",
+    ]
     if scenario.target is not None:
         said.append(f"To target: virtual time until {one.metric} was {scenario.target.value:g} for the first time.")
     if any(run.away is not None for run in results):

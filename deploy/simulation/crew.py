@@ -18,11 +18,14 @@ import msgspec
 from broker.errors import FedqueueError, UsageError
 from deploy.simulation.job import Job, Said
 from deploy.simulation.result import Result
-from deploy.watching import StoppedError
 
 LOOK_S: Final = 0.1
 COMMAND: Final = (sys.executable, "-m", "deploy.simulation.worker")
 Told = Callable[[int, float], None]
+
+
+class SimulationStopped(FedqueueError):
+    """Ctrl-C or SIGTERM."""
 
 
 class SimulationFailed(FedqueueError):
@@ -34,7 +37,7 @@ class SimulationFailed(FedqueueError):
 def run_jobs(
     jobs: Sequence[Job], *, processes: int, stopping: threading.Event, told: Told = lambda _job, _share: None
 ) -> list[Result]:
-    """The results in the order of the jobs. StoppedError if `stopping` was set first."""
+    """The results in the order of the jobs. SimulationStopped if `stopping` was set first."""
     crew = _Crew(jobs, told)
     threads = [threading.Thread(target=crew.work) for _ in range(min(processes, len(jobs)))]
     for thread in threads:
@@ -47,7 +50,7 @@ def run_jobs(
         for thread in threads:
             thread.join()
     if stopping.is_set():
-        raise StoppedError("stopped")
+        raise SimulationStopped("stopped")
     if crew.error is not None:
         raise crew.error
     return [crew.results[number] for number in range(len(jobs))]

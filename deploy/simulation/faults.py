@@ -35,13 +35,16 @@ def trouble_site(clock: Clock, broker: MemoryBroker, scenario: Scenario, part: P
     """Schedule the faults of one site, from the part's own seed."""
     faults, name = scenario.faults, site.name
     site.restart_s = faults.restart_s
-    updates = SiteNames(site.federation, name).updates
+    names = SiteNames(site.federation, name)
     kinds: dict[str, tuple[float, Callable[[], object]]] = {
         "kills": (part.kills_per_hour, partial(kill, site, source(part.seed, f"words {name}"))),
         "drops": (part.drops_per_hour, partial(drop, clock, site, scenario.links.down_for_s)),
         "duplicates": (faults.duplicates_per_hour, partial(repeat, site)),
         "reorderings": (faults.reorderings_per_hour, partial(delay, site)),
-        "deletions": (faults.queue_deletions_per_hour, partial(broker.delete_queue, updates)),
+        "deletions": (
+            faults.queue_deletions_per_hour,
+            partial(delete_one, broker, names, source(part.seed, f"queues {name}")),
+        ),
     }
     for kind, (rate, action) in kinds.items():
         schedule(clock, rate, source(part.seed, f"{kind} {name}"), action)
@@ -51,6 +54,11 @@ def kill(actor: Actor, chance: random.Random) -> None:
     """Kill a process: half of the times between two words to its link."""
     if actor.alive:
         actor.kill(words=chance.choice((0, chance.randrange(1, WORDS))))
+
+
+def delete_one(broker: MemoryBroker, names: SiteNames, chance: random.Random) -> None:
+    """An operator's slip: one of a site's queues is gone, with what was in it."""
+    broker.delete_queue(chance.choice((names.updates, names.rounds, names.receipts)))
 
 
 def drop(clock: Clock, site: SiteActor, down_for_s: float) -> None:

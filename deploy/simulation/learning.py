@@ -45,7 +45,7 @@ class Learning(Protocol):
         """The leading metric of a model at each site, on rows that the site has kept for that."""
 
     def of_site(self, model: Vector, site: str) -> float | None:
-        """The leading metric on the classes of which this site has the most; None if there are no classes."""
+        """The leading metric on the classes that are mostly this site's; None if none of these rows is held out."""
 
     def use_statistics(self, statistics: list[list[float]]) -> None:
         """The federation's feature statistics, once they are fixed."""

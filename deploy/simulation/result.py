@@ -11,7 +11,6 @@ from aggregator.journal import Journal
 from deploy.history import Ledger
 
 LOW_IS_GOOD = ("loss", "error", "brier", "calibration")
-TABLES = ("facts", "sites", "updates", "refused", "parts", "versions", "rules", "presence")
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
@@ -85,8 +84,8 @@ def staleness_at(counts: Mapping[int, int], share: float) -> int:
 def digest(journal: Journal) -> str:
     """SHA-256 over every row of every table."""
     state = hashlib.sha256()
-    for table in TABLES:
-        for row in journal.query(f"SELECT * FROM {table} ORDER BY 1, 2"):  # noqa: S608 - names are ours
+    for (table,) in journal.query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
+        for row in journal.query(f"SELECT * FROM {table} ORDER BY 1"):  # noqa: S608 - names are ours
             state.update(repr((table, *row)).encode())
     return state.hexdigest()
 

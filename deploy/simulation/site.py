@@ -195,9 +195,8 @@ class SiteActor(Actor):
 
     def _halt(self) -> None:
         if self._training is not None:
-            asked = self._training.asked
             self._keep(self._training, self.clock.now - self._training.since)
-            self.take(Halted(asked))
+            self.take(Halted(None if self._kept is None else self._kept.asked))
 
     def _keep(self, going: Round, done_s: float) -> None:
         if done_s > 0 or self._kept is not None:

@@ -15,6 +15,7 @@ Numbers = NDArray[np.int64]
 Random = np.random.Generator
 Shift = tuple[NDArray[np.float64], NDArray[np.float64]]
 LEAST: Final = 8
+MOST_OF_A_CLASS: Final = 0.5
 
 
 def even(rows: int, sites: int, random: Random) -> list[Numbers]:
@@ -62,13 +63,11 @@ def uniqueness(labels: Numbers, parts: Sequence[Numbers]) -> list[float]:
 
 
 def own_labels(labels: Numbers, parts: Sequence[Numbers], site: int) -> list[int]:
-    """The classes of which this site holds more rows than any other; at least the one of which it has most."""
+    """The classes of which this site holds at least half of all rows, or the one of which its share is largest."""
     classes, place = np.unique(labels, return_inverse=True)
     counts = np.array([np.bincount(place[part], minlength=len(classes)) for part in parts])
-    first = counts.argmax(axis=0) == site
-    if not first.any():
-        first[(counts[site] / counts.sum(axis=0)).argmax()] = True
-    return [int(one) for one in classes[first]]
+    share = counts[site] / counts.sum(axis=0)
+    return [int(one) for one in classes[share >= min(MOST_OF_A_CLASS, share.max())]]
 
 
 def _possible(rows: int, sites: int) -> int:

@@ -52,11 +52,8 @@ class SurrogateRounds:
         if model is None:
             raise TrainingError(f"Nothing of the round of version {announcement.version} is kept.")
         plan, codec = Plan.from_numbers(dict(announcement.plan)), announcement.codec
-        left = 1.0
-        for number in range(1, plan.steps + 1):
-            left *= 1 - plan.rate(number)
         away = self.optimum - model
-        target = away * np.float32(1 - left) + residual
+        target = away * np.float32(_part_of_the_way(plan)) + residual
         payload = encode(codec, target)
         loss = float(np.dot(away, away)) / 2
         made = Made(
@@ -64,6 +61,14 @@ class SurrogateRounds:
             hashlib.sha256(payload).digest(), 0.0, 0.0, len(payload), payload,
         )  # fmt: skip
         return Trained(made, target - decoded(codec, payload, len(target)))
+
+
+def _part_of_the_way(plan: Plan) -> float:
+    """How much of the way from base to optimum a round goes: the proximal term pulls back to the base at every step."""
+    left, pull = 1.0, 1 + plan.proximal
+    for number in range(1, plan.steps + 1):
+        left *= 1 - plan.rate(number) * pull
+    return (1 - left) / pull
 
 
 @dataclass(frozen=True)

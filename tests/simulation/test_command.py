@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_a_comparison_with_json_and_report(scenario: Path, tmp_path: Path, capsy
     assert html.count("<svg") == 5
     assert "http" not in html.replace("http://www.w3.org", "")
     assert "&#10003; OK." in html
+    ET.fromstring(html)  # every element is closed
 
 
 def test_the_same_seed_gives_the_same_figures(scenario: Path, tmp_path: Path) -> None:

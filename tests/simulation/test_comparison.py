@@ -86,6 +86,13 @@ def test_the_table_has_a_row_a_strategy() -> None:
     assert row == ["two", "0.500", "50", "s", "0.250", "0.125", "1.1", "9", "2"]
 
 
+def test_sentences_name_the_worst_site_and_what_is_good() -> None:
+    said = " ".join(sentences(scenario(), [*RESULTS, changed(worst="S2")]))
+    assert "accuracy (high is good)" in said
+    assert "most often it was S1." in said
+    assert "error (low is good)" in " ".join(sentences(scenario(), [changed(metric="error")]))
+
+
 def test_sentences_say_whether_the_books_close() -> None:
     assert sentences(scenario(), RESULTS)[-1].startswith("Of 40 updates none was lost or counted twice")
     lost = changed(ledger=replace(LEDGER, waiting=0, lost=1))

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from deploy.simulation.result import Result
@@ -69,27 +70,60 @@ def test_the_updates_of_an_absent_site_count_after_its_return() -> None:
     assert max(result.staleness) > 15
 
 
+def test_equal_time_gives_a_slow_site_fewer_steps() -> None:
+    slow = '[[special]]\nwho = "S2"\nslower = 8.0\n'
+    scenario = quadratics(slow, seconds=3000.0)
+    equal = msgspec.structs.replace(scenario, plan=msgspec.structs.replace(scenario.plan, equal_time=True))
+    plain, fair = (simulate(one, "small", "", 0) for one in (scenario, equal))
+    assert fair.participation["S2"] > 2 * plain.participation["S2"]
+
+
 def test_a_site_that_never_comes_back_holds_nobody_up() -> None:
     result = run('[[absences]]\nwho = "S3"\nfrom_s = 100.0\n', seconds=1000.0)
     assert result.participation["S3"] < 15
     assert result.participation["S1"] > 60
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_site_that_keeps_crashing_stays_away_while_it_is_away(seed: int) -> None:
+    """Though it waits to be started again when its absence begins."""
+    text = '[[absences]]\nwho = "S2"\nfrom_s = 205.0\nto_s = 400.0\n'
+    more = '[[special]]\nwho = "S2"\nkills_per_hour = 120.0\n[faults]\nrestart_s = 30.0\n'
+    made = made_by_s2(text + more, seed=seed)
+    assert [at for at, _ in made if 205.0 < at < 400.0] == []
+    assert [at for at, _ in made if at > 400.0]
+
+
+def test_a_killed_aggregator_has_what_it_had_committed_and_no_more(tmp_path: Path) -> None:
+    scenario = msgspec.structs.replace(quadratics(seconds=130.0), presence_s=1000.0)  # no event but updates
+    world = World(scenario, "", learning_of(scenario, 0), 0, path=tmp_path)
+    world.clock.at(100.0, lambda: setattr(world.aggregator.fuse, "left", 0))  # the next thing on its disk is the last
+    world.run()
+    assert not world.aggregator.alive
+    assert not world.journal._database.in_transaction
+    world.close()
+
+
+def made_by_s2(more: str, *, seed: int = 0) -> list[tuple[float, float]]:
+    """When each of its updates was made and accepted."""
+    scenario = quadratics(more)
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(scenario, "", learning_of(scenario, seed), seed, path=Path(folder))
+        world.run()
+        rows = world.journal.query("SELECT made_at, accepted_at FROM updates WHERE site = 'S2'")
+        assert world.ledger().balanced
+        world.close()
+    return [(row["made_at"], row["accepted_at"]) for row in rows]
+
+
 @pytest.mark.parametrize(("how", "still_trains"), [("stopped", False), ("offline", True), ("resting", False)])
 def test_ways_of_being_away(how: str, *, still_trains: bool) -> None:
     """While its line alone is down, a site finishes its round and sends it when the line is back."""
     text = f'[[absences]]\nwho = "S2"\nfrom_s = 205.0\nto_s = 400.0\nhow = "{how}"\n'
-    with tempfile.TemporaryDirectory() as folder:
-        scenario = quadratics(text)
-        world = World(scenario, "", learning_of(scenario, 0), 0, path=Path(folder))
-        world.run()
-        rows = world.journal.query("SELECT made_at, accepted_at FROM updates WHERE site = 'S2'")
-        ledger = world.ledger()
-        world.close()
-    made_away = [row["accepted_at"] for row in rows if 205.0 < row["made_at"] < 400.0]
+    made = made_by_s2(text)
+    made_away = [accepted for at, accepted in made if 205.0 < at < 400.0]
     assert [at > 400.0 for at in made_away] == ([True] if still_trains else [])
-    assert len(rows) > 20
-    assert ledger.balanced
+    assert len(made) > 20
 
 
 def test_a_late_joiner_takes_part_from_then_on() -> None:

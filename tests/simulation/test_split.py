@@ -60,10 +60,10 @@ def test_uniqueness_and_own_classes_of_a_division_made_by_hand() -> None:
     parts = [np.array([0, 2]), np.array([1, 3, 4, 5]), np.array([6, 7])]
     # Site 0: half of class 0 and a quarter of class 1; site 1: half and three quarters; site 2: all of class 2.
     assert split.uniqueness(labels, parts) == [0.375, (0.5 + 3 * 0.75) / 4, 1.0]
-    assert [split.own_labels(labels, parts, site) for site in range(3)] == [[0], [1], [2]]
+    assert [split.own_labels(labels, parts, site) for site in range(3)] == [[0], [0, 1], [2]]
 
 
-def test_a_site_that_is_first_in_no_class_is_known_by_its_largest_share() -> None:
+def test_a_site_without_half_of_any_class_is_known_by_its_largest_share() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 1])
     parts = [np.array([0, 1, 3, 4, 5]), np.array([2, 6])]
     assert split.own_labels(labels, parts, 1) == [0]  # a third of class 0, a fifth of class 1

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,6 +31,14 @@ def test_two_steps_of_a_half_go_three_quarters_of_the_way() -> None:
     assert delta == pytest.approx((optimum - model) * 0.75 + residual, rel=1e-6)
     assert trained.made.payload_digest == hashlib.sha256(trained.made.payload).digest()
     assert dict(trained.made.metrics)["loss"] == pytest.approx(float(np.dot(optimum - model, optimum - model)) / 2)
+
+
+def test_a_proximal_term_ends_short_of_the_optimum() -> None:
+    """mu = 1 halves the way; with a rate of a half one step goes all of that, and the second changes nothing."""
+    learning = Surrogate.drawn(["S1"], 2, spread=1.0, seed=0)
+    asked = msgspec.structs.replace(announced(learning), plan=[*PLAN, ("proximal", 1.0)])
+    trained = learning.rounds("S1").run(asked, learning.initial, learning.initial, threading.Event())
+    assert decoded("float32", trained.made.payload, 2) == pytest.approx(learning.optima[0] * 0.5, rel=1e-6)
 
 
 def test_a_round_of_which_nothing_is_kept_fails_in_a_sentence() -> None:
