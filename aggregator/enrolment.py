@@ -68,7 +68,7 @@ buffer_size = 0              # sites whose updates make a version; 0: a fifth of
 weighting = "examples"       # examples, equal, or capped at max_share = 0.5 of all rows
 # staleness = "polynomial"   # constant, polynomial (power = 0.5) or hinge; of fedbuff, fedasync and fedavg
 # max_staleness = 100        # refuse updates whose base is older, in versions
-# optimizer = "none"         # none, momentum, fedadam, fedyogi or fadas
+# server_optimizer = "none"  # none, momentum, fedadam, fedyogi or fadas
 max_wait_s = 3600.0          # then a version is made of what there is
 
 [start]

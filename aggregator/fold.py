@@ -71,7 +71,7 @@ class Fold:
         version, former = self.version + 1, self.memory
         self.memory = remember(former, self.buffer, version=version)
         if self.buffer:
-            situation = Situation(version, tuple(self.buffer), self.memory, former)
+            situation = Situation(version, tuple(self.buffer), self.memory, former, self.state.used)
             self._move(self.strategy.direct(situation, self.strategy.worth), version)
         self.buffer = []
         self.version = version
@@ -88,7 +88,7 @@ class Fold:
         optimizer, stalest = self.strategy.optimizer, max(one.staleness for one in self.buffer)
         rate = optimizer.rate(self.strategy.server_rate * direction.rate, stalest)
         self._walk(once, vectors, direction, rate)
-        self.state = State(vectors, dict(direction.kept.terms)) if vectors else NOTHING
+        self.state = State(vectors, dict(direction.kept.terms), dict(direction.used)) if vectors else NOTHING
 
     def _opened(self, direction: Direction, version: int) -> tuple[dict[str, Vector], Mapping[Source, float]]:
         """The strategy's vectors, new ones as zeros, others dropped; and what its kept sum holds."""

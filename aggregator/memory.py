@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Final
 
 GAPS_KEPT: Final = 3
+LONGEST: Final = 3  # one long absence makes no new habit: a gap is noted as so many times the usual one at most
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Contribution:
 class Remembered:
     """A site's newest updates: those merged in version `version` (nearly always one).
 
-    `gaps` are the versions from one contribution to the next, the newest last, at most three.
+    `gaps` are the versions from one contribution to the next, the newest last, at most three, each at most three times
+    the longest before it.
     """
 
     site: str
@@ -50,9 +52,14 @@ def remember(memory: Memory, contributions: Sequence[Contribution], *, version: 
     for site in dict.fromkeys(one.site for one in contributions):
         own = [one for one in contributions if one.site == site]
         before = memory.get(site)
-        gaps = () if before is None else (*before.gaps, version - before.version)[-GAPS_KEPT:]
+        gaps = () if before is None else _with_gap(before.gaps, version - before.version)
         after[site] = Remembered(site, tuple(one.ordinal for one in own), own[-1].examples, version, gaps)
     return after
+
+
+def _with_gap(gaps: tuple[int, ...], gap: int) -> tuple[int, ...]:
+    noted = min(gap, LONGEST * max(gaps)) if gaps else gap
+    return (*gaps, noted)[-GAPS_KEPT:]
 
 
 def recalled(rows: Iterable[tuple[str, int, int, int]]) -> dict[str, Remembered]:

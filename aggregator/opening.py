@@ -4,7 +4,7 @@ The model of version v is determined by version 0 and the journal alone. A snaps
 is missing or damaged, an older one is folded forward, and every version passed on the way must have its digest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -103,13 +103,16 @@ def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
 def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[Strategy, Situation, Direction]]:
     """The coefficients of every version after the first of `versions`, which is 0; no vector is touched."""
     memory: dict[str, Remembered] = {}
+    used: Mapping[str, float] = {}
     for before, row in pairwise(versions):
         strategy, former = rule_of(row).build(), memory
         updates = _between(journal, before, row)
         buffer = tuple(map(_contribution, updates))
         memory = remember(former, buffer, version=row.version)
-        situation = Situation(row.version, buffer, memory, former)
-        yield strategy, situation, strategy.direct(situation, strategy.worth)
+        situation = Situation(row.version, buffer, memory, former, used)
+        direction = strategy.direct(situation, strategy.worth)
+        used = direction.used
+        yield strategy, situation, direction
 
 
 def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = SNAPSHOTS_KEPT) -> None:

@@ -127,8 +127,10 @@ class Publication:
         return self._tell_due(self.announced)
 
     def deadline(self) -> float | None:
-        """When a transfer without progress starts again."""
-        return None if self._job is None or self._moved is None else self._moved[1] + STALLED_S
+        """When a transfer without progress starts again; while a part is unconfirmed that is the link's to say."""
+        job = self._job
+        waiting = job is None or self._moved is None or job.sent > job.confirmed
+        return None if waiting or self._moved is None else self._moved[1] + STALLED_S
 
     def tick(self, now: float) -> Effects:
         """Start again when nothing has come for long although nothing of ours is unconfirmed: the reader missed it."""

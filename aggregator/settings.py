@@ -94,7 +94,7 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     grace: Annotated[int, Meta(ge=0)] = 4
     normalised: bool = False
     max_staleness: Annotated[int, Meta(ge=0)] | None = None
-    optimizer: str = "none"
+    server_optimizer: str = "none"
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     epsilon: Annotated[float, Meta(gt=0)] = 1e-3
@@ -113,28 +113,28 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """What a site counts for."""
         return share_named(self.weighting, **({"max_share": self.max_share} if self.weighting == "capped" else {}))
 
-    def server_optimizer(self) -> ServerOptimizer:
+    def stepping(self) -> ServerOptimizer:
         """What a direction goes through, with the options that it knows."""
         moments = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
         options = {"none": {}, "momentum": {"beta1": self.beta1}}
-        return optimizer_named(self.optimizer, **options.get(self.optimizer, moments))
+        return optimizer_named(self.server_optimizer, **options.get(self.server_optimizer, moments))
 
     def build(self) -> Strategy:
         """The strategy with all that goes with it; UsageError names what does not exist, or does nothing here."""
-        direct = strategy_named(self.strategy)
+        direct, discount = strategy_named(self.strategy), self.discount()
         self._refuse_what_does_nothing()
         single = self.strategy.startswith("fedasync")
         share = share_named("equal") if single else self.share()
         default_rate = 0.6 if single else 1.0
         return Strategy(
             direct,
-            Worth(self.discount(), share, normalised=self.normalised, one_place=self.one_place),
+            Worth(discount, share, normalised=self.normalised, one_place=self.one_place),
             server_rate=default_rate if self.server_rate is None else self.server_rate,
             buffer_size=1 if single else self.buffer_size,
             rounds=self.strategy == "fedavg",
             quorum=self.quorum,
             bases=self.strategy == "fedasync-mixing",
-            optimizer=self.server_optimizer(),
+            optimizer=self.stepping(),
         )
 
     def _refuse_what_does_nothing(self) -> None:

@@ -1,4 +1,4 @@
-"""What a strategy keeps besides the model: its vectors, and which updates its kept sum holds with which coefficients.
+"""What a strategy keeps besides the model: its vectors, what its kept sum holds, how far each site's update is used.
 
 It is a file beside the version's snapshot, named by its own digest, which the journal holds with the version. Like a
 snapshot it only spares the time to fold: without it, an older version is folded forward.
@@ -21,22 +21,23 @@ from broker.errors import StorageError
 from broker.files import written_whole
 
 Vector = NDArray[np.float32]
-_HELD: Final = "held"
+_NUMBERS: Final = "numbers"
 
 
 @dataclass(frozen=True)
 class State:
-    """Vectors by name, each of the model's shape (n,); `held` are the terms of the kept sum."""
+    """Vectors by name, each of the model's shape (n,); `held` are the terms of the kept sum, `used` is by site."""
 
     vectors: Mapping[str, Vector] = field(default_factory=dict)
     held: Mapping[Source, float] = field(default_factory=dict)
+    used: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> bytes | None:
         """SHA-256 of all of it; None of nothing, as for strategies that keep nothing."""
         if not self.vectors:
             return None
-        state = hashlib.sha256(self._held_text().encode())
+        state = hashlib.sha256(self._numbers().encode())
         for name in sorted(self.vectors):
             state.update(name.encode() + b"\0")
             state.update(np.ascontiguousarray(self.vectors[name], dtype="<f4").data)
@@ -46,12 +47,14 @@ class State:
         """Write it so that after any crash either the whole file is there or nothing is."""
         try:
             with written_whole(path) as temporary:
-                save_file(dict(self.vectors), temporary, metadata={_HELD: self._held_text()})
+                save_file(dict(self.vectors), temporary, metadata={_NUMBERS: self._numbers()})
         except (OSError, SafetensorError) as error:
             raise StorageError(f"The strategy's state could not be written to {path}: {error}.") from error
 
-    def _held_text(self) -> str:
-        return json.dumps([[*source, value] for source, value in sorted(self.held.items())])
+    def _numbers(self) -> str:
+        return json.dumps(
+            [[[*source, value] for source, value in sorted(self.held.items())], sorted(self.used.items())]
+        )
 
 
 NOTHING: Final = State()
@@ -64,10 +67,10 @@ def load_state(path: Path, digest: bytes | None) -> State:
     try:
         with safe_open(path, framework="numpy") as file:
             vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
-            rows = json.loads((file.metadata() or {}).get(_HELD, "[]"))
+            held, used = json.loads((file.metadata() or {}).get(_NUMBERS, "[[], []]"))
     except (OSError, SafetensorError, ValueError) as error:
         raise StorageError(f"{path} is not a readable state of a strategy: {error}.") from error
-    state = State(vectors, {Source(kind, number): value for kind, number, value in rows})
+    state = State(vectors, {Source(kind, number): value for kind, number, value in held}, dict(used))
     if state.digest != digest:
         raise StorageError(f"{path} is not the state that the journal names.")
     return state

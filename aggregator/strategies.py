@@ -11,7 +11,7 @@ in S that of this buffer, and h'_i the one before it.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, log2
+from math import ceil
 from typing import Final, Literal, NamedTuple
 
 from aggregator.memory import Contribution, Memory, Remembered
@@ -20,8 +20,9 @@ from aggregator.shares import Share
 from aggregator.staleness import Discount
 from broker.errors import UsageError
 
-LATEST: Final = 3.0
-FORGOTTEN: Final = 7  # halvings: below 1 %
+LATEST: Final = 1.5
+REUSED: Final = 1.0
+LEAST: Final = 0.01  # what weighs less is forgotten
 
 
 class Source(NamedTuple):
@@ -43,22 +44,28 @@ class Sum:
 class Direction:
     """`once` moves this version alone; `kept` changes little from one version to the next, so its sum is kept too.
 
-    Their sum is taken at `rate`, a part of the server's.
+    Their sum is taken at `rate`, a part of the server's. `used` says of each site how far its newest update has moved
+    the model by now: 1 is as far as it would alone.
     """
 
     once: Sum
     kept: Sum = Sum()
     rate: float = 1.0
+    used: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What a strategy may know when `version` is made. `memory` is with this buffer, `former` without it."""
+    """What a strategy may know when `version` is made. `memory` is with this buffer, `former` without it.
+
+    `used` is what the last direction said, {} at first.
+    """
 
     version: int
     buffer: tuple[Contribution, ...]
     memory: Memory
     former: Memory
+    used: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, int]:
@@ -181,19 +188,34 @@ def calibrated(situation: Situation, worth: Worth) -> Direction:
 
 
 def patient(situation: Situation, worth: Worth) -> Direction:
-    """`ca2fl` in which a site fades only once it is far later than it usually is: see `usual`. State: one vector.
+    """`ca2fl` in which a site fades once it is later than it usually is, or its update is used up. State: one vector.
 
     x += eta r [ ... ] with r = mean over the buffer of 1 / (1 + tau): what was computed from an older model is partly
-    what the remembered updates have moved already, and in full it would overshoot.
+    what the remembered updates have moved already, and in full it would overshoot. The weight of a remembered update is
+    `usual`, halved each time that it has moved the model as far as it would alone (sum of r p / sum of p w).
 
-    Slow is not gone: a hospital that comes every thirtieth version counts in full in every version, and one that has
-    left fades. Use it unless there is a reason for another.
+    Slow is not gone: a hospital that comes every thirtieth version speaks in every version, and one that has left
+    fades. Use it unless there is a reason for another.
     """
-    places = len({one.site for one in situation.buffer})
-    expected = len(situation.memory) / max(places, 1)
     fresh = [1.0 / (1 + one.staleness) for one in situation.buffer]
-    direction = _remembering(situation, worth, lambda one, version: usual(one, version, expected=expected))
-    return replace(direction, rate=sum(fresh) / len(fresh) if fresh else 1.0)
+    rate = sum(fresh) / len(fresh) if fresh else 1.0
+    here = set(_sites(situation.buffer))
+    expected = len(situation.memory) / max(len(here), 1)
+
+    def weight(one: Remembered, version: int) -> float:
+        if one.version == version:
+            return 1.0
+        value = usual(one, version, expected=expected) * 0.5 ** int(situation.used.get(one.site, 0.0) / REUSED)
+        return value if value >= LEAST else 0.0
+
+    direction = _remembering(situation, worth, weight)
+    used = {
+        site: 0.0
+        if site in here
+        else situation.used.get(site, 0.0) + rate * worth.share(one.examples, situation.known) / direction.kept.divisor
+        for site, one in situation.memory.items()
+    }
+    return replace(direction, rate=rate, used=used)
 
 
 def _remembering(situation: Situation, worth: Worth, weight: Weight) -> Direction:
@@ -240,13 +262,12 @@ def fading(one: Remembered, version: int) -> float:
 
 
 def usual(one: Remembered, version: int, *, expected: float) -> float:
-    """1 while a site is not later than three times its usual gap, then halved at every doubling of that; 0 below 1 %.
+    """1 while a site is not later than one and a half of its usual gap, then halved for each such time more.
 
     `expected` is the gap of a site that has come only once. Few distinct values, so that its sum is cheap to keep.
     """
     late = (version - one.version) / (LATEST * max(one.usual_gap() or expected, 1.0))
-    halvings = ceil(log2(late)) if late > 1 else 0
-    return 0.5**halvings if halvings < FORGOTTEN else 0.0
+    return 0.5 ** min(max(0, ceil(late) - 1), 100)
 
 
 STRATEGIES: Final[dict[str, Direct]] = {

@@ -19,7 +19,7 @@ from broker.weights import load_model, read_metadata
 from tests.aggregator.bench import Bench, floats
 from tests.aggregator.conftest import MakeBench
 
-PAIR = Aggregation(buffer_size=2)
+PAIR = Aggregation(strategy="fedbuff", buffer_size=2)
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from tests.aggregator.conftest import MakeBench
 
 SITES = ("A", "B", "C", "D")
 EACH: list[dict[str, Any]] = [{"strategy": name} for name in STRATEGIES]
-EACH += [{"optimizer": name, "server_rate": 0.1} for name in ("momentum", "fedadam", "fedyogi", "fadas")]
+EACH += [{"server_optimizer": name, "server_rate": 0.1} for name in ("momentum", "fedadam", "fedyogi", "fadas")]
 EACH += [
-    {"strategy": "patient", "optimizer": "momentum"},
+    {"strategy": "patient", "server_optimizer": "momentum"},
     {"strategy": "fedavg", "quorum": 2},
     {"weighting": "capped", "max_share": 0.3},
     {"normalised": True, "staleness": "hinge", "slope": 1.0, "grace": 0},
@@ -111,7 +111,7 @@ def switching(make_bench: MakeBench) -> Bench:
 def test_switched_in_mid_run_each_version_is_replayed_by_its_own_rule(
     switching: Bench, options: dict[str, Any]
 ) -> None:
-    wanted = Aggregation(**({"buffer_size": 3} | options))
+    wanted = Aggregation(**({"strategy": "fedbuff", "buffer_size": 3} | options))
     before = switching.version
     switching.feed(Ruled(wanted, rule_text(wanted)))
     feed(switching, 15, seed=6)
@@ -149,11 +149,11 @@ def test_the_file_holds_until_the_first_update_and_then_the_journal_does(switchi
 
 
 def test_a_switch_says_what_it_changes_and_is_journaled_once(switching: Bench) -> None:
-    wanted = Aggregation(strategy="fedbuff", buffer_size=5, optimizer="momentum")
+    wanted = Aggregation(strategy="fedbuff", buffer_size=5, server_optimizer="momentum")
     changes = switch(switching.journal, wanted, at=9.0)
     assert [(one.option, one.before, one.after) for one in changes] == [
         ("buffer_size", 2, 5),
-        ("optimizer", "none", "momentum"),
+        ("server_optimizer", "none", "momentum"),
     ]
     assert switching.journal.rules()[-1].version == switching.version
     assert differences(switching.journal, wanted) == ()

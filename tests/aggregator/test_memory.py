@@ -25,9 +25,14 @@ def test_the_usual_gap_is_the_longest_of_the_newest() -> None:
     assert Remembered("A", (1,), 1, 1).usual_gap() is None
     assert Remembered("A", (1,), 1, 1, gaps=(2, 9, 4)).usual_gap() == 9.0
     memory: dict[str, Remembered] = {}
-    for number, version in enumerate((1, 100, 101, 103, 106, 110, 115)):
+    for number, version in enumerate((1, 3, 4, 6, 9, 13, 18)):
         memory = remember(memory, [of("A", number)], version=version)
     assert memory["A"].gaps == (3, 4, 5)
+
+
+def test_one_long_absence_makes_no_new_habit() -> None:
+    memory = {"A": Remembered("A", (1,), 1, version=10, gaps=(2, 4, 3))}
+    assert remember(memory, [of("A", 9)], version=500)["A"].gaps == (4, 3, 12)
     assert len(memory["A"].gaps) == GAPS_KEPT
 
 

@@ -11,7 +11,7 @@ from tests.aggregator.folding import folding
 
 def test_momentum_adds_up_directions() -> None:
     # m: 4, then 1/2 * 4 + 4 = 6
-    one = folding(0, optimizer="momentum", beta1=0.5)
+    one = folding(0, server_optimizer="momentum", beta1=0.5)
     assert one.add("A", 4).step() == [4.0]
     assert one.add("A", 4).step() == [10.0]
     assert set(one.fold.state.vectors) == {"moment"}
@@ -19,7 +19,7 @@ def test_momentum_adds_up_directions() -> None:
 
 def test_fedadam_divides_by_the_root_of_the_second_moment() -> None:
     # m = 1/2 * 4 = 2, v = 1/4 * 16 = 4: 2 / (2 + 2) = 1/2; then m = 1, v = 3: 1 / (sqrt 3 + 2)
-    one = folding(0, optimizer="fedadam", beta1=0.5, beta2=0.75, epsilon=2.0)
+    one = folding(0, server_optimizer="fedadam", beta1=0.5, beta2=0.75, epsilon=2.0)
     assert one.add("A", 4).step() == [0.5]
     assert one.add("A", 0).step() == [pytest.approx(0.5 + 1 / (3**0.5 + 2))]
 
@@ -46,14 +46,14 @@ def test_fadas_never_forgets_the_largest_and_slows_down_for_the_stale() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_direction_of_nothing_moves_nothing_at_first(name: str) -> None:
-    assert folding(3, 0, optimizer=name).add("A", 0, 0).step() == [3.0, 0.0]
+    assert folding(3, 0, server_optimizer=name).add("A", 0, 0).step() == [3.0, 0.0]
 
 
 def test_a_stretch_at_a_time_gives_what_the_whole_gives() -> None:
     size = (1 << 16) + 3
     random = np.random.default_rng(0)
     deltas = random.normal(size=(2, size)).astype(np.float32)
-    one = folding(*np.zeros(size), optimizer="fedadam")
+    one = folding(*np.zeros(size), server_optimizer="fedadam")
     for delta in deltas:
         one.add("A", *delta).step()
     whole = {"moment": np.zeros(size, np.float32), "second": np.zeros(size, np.float32)}
@@ -66,4 +66,4 @@ def test_a_stretch_at_a_time_gives_what_the_whole_gives() -> None:
 
 
 def test_options_that_an_optimizer_does_not_have_do_not_disturb_it() -> None:
-    assert Aggregation(optimizer="momentum", beta1=0.25, beta2=0.1).server_optimizer().vectors == momentum().vectors
+    assert Aggregation(server_optimizer="momentum", beta1=0.25, beta2=0.1).stepping().vectors == momentum().vectors

@@ -148,21 +148,36 @@ def test_the_kept_sum_is_made_anew_now_and_then() -> None:
     assert one.fold.state.held == {Source("update", 3): 1.0, Source("update", 4): 1.0}
 
 
-def test_a_site_fades_when_it_is_far_later_than_it_usually_is() -> None:
+def test_a_site_fades_when_it_is_later_than_it_usually_is() -> None:
     rarely = Remembered("A", (7,), 10, version=100, gaps=(5, 20, 8))
-    # three times twenty versions are usual; then half for every doubling of that, and below 1 % nothing
-    weights = [usual(rarely, 100 + age, expected=1.0) for age in (0, 60, 61, 120, 121, 240, 60 * 64, 60 * 64 + 1)]
-    assert weights == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.5**6, 0.0]
+    # one and a half times twenty versions are usual; then half for every thirty more
+    weights = [usual(rarely, 100 + age, expected=1.0) for age in (0, 30, 31, 60, 61, 210)]
+    assert weights == [1.0, 1.0, 0.5, 0.5, 0.25, 0.5**6]
     once = Remembered("B", (8,), 10, version=100)
-    assert [usual(once, 100 + age, expected=4.0) for age in (12, 13)] == [1.0, 0.5]
+    assert [usual(once, 100 + age, expected=4.0) for age in (6, 7)] == [1.0, 0.5]
 
 
 def test_patient_takes_smaller_steps_for_stale_updates() -> None:
-    # both fresh: the mean, 6; then tau 0 and 3: 5/8 of kept (8 + 4) / 2 plus nothing, as what came is what was there
+    # both fresh: the mean, 6; then tau 0 and 3: 5/8 of kept (4 + 8) / 2 plus nothing, as what came is what was there
     one = folding(0, strategy="patient")
     assert one.add("A", 4).add("B", 8).step() == [6.0]
     one.fold.version = 3
     assert one.add("A", 4).add("B", 8, tau=3).step() == [6.0 + 5 / 8 * 6]
+
+
+def test_patient_halves_an_update_that_has_moved_the_model_as_far_as_it_would_alone() -> None:
+    one = folding(0, strategy="patient")
+    one.add("A", 4).add("B", 8).step()
+    used, weights = [], []
+    for _ in range(4):
+        one.add("A", 0).step()  # B is away; its usual gap is not known yet: expected are two versions
+        used.append(one.fold.state.used["B"])
+        weights.append(one.fold.state.held[Source("update", 2)])
+    # a step uses p / sum p = 1/2 of it; after two it weighs half, which is 1/1.5 of the rest; after three of its usual
+    # gaps (two versions, as two sites come one by one) it is late as well
+    assert used == [0.5, 1.0, pytest.approx(1.0 + 1 / 1.5), pytest.approx(1.0 + 1 / 1.5 + 1 / 1.25)]
+    assert weights == [1.0, 1.0, 0.5, 0.25]
+    assert one.fold.state.used["A"] == 0.0
 
 
 def test_a_strategy_is_told_numbers_alone() -> None:
@@ -196,4 +211,4 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match="'rows'; choose one of examples, equal, capped"):
         Aggregation(weighting="rows").build()
     with pytest.raises(UsageError, match="'lion'; choose one of none, momentum, fedadam, fedyogi, fadas"):
-        Aggregation(optimizer="lion").build()
+        Aggregation(server_optimizer="lion").build()

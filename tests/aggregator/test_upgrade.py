@@ -43,5 +43,8 @@ def test_every_version_has_the_digest_that_it_had(place: Folder) -> None:
 def test_the_rule_of_its_newest_version_is_in_force_with_the_meaning_that_it_had(place: Folder) -> None:
     journal = Journal(place.journal_file)
     (rule,) = journal.rules()
-    assert (rule.version, rule_of(rule)) == (2, Aggregation(strategy="fedbuff", buffer_size=3, one_place=False))
+    assert (rule.version, rule_of(rule)) == (
+        2,
+        Aggregation("fedbuff", buffer_size=3, one_place=False, staleness="polynomial"),
+    )
     journal.close()

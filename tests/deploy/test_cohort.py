@@ -47,22 +47,22 @@ def test_settings_have_what_is_declared_and_suit_a_machine_of_ones_own(folder: P
     read = tomllib.loads(cohort.settings(federation="heart-0", task="t", versions=3, sites=20))
     assert (read["federation"], read["task"], read["versions"]) == ("heart-0", "t", 3)
     assert read["plan"] == {"steps": 10}
-    assert read["aggregation"] == {"max_wait_s": 5.0, "buffer_size": 4}
+    assert read["aggregation"] == {"max_wait_s": 5.0}
     assert read["start"]["min_sites"] == 20
 
 
 def test_what_is_declared_of_the_aggregation_goes_before(folder: Path) -> None:
-    (folder / "federation.toml").write_text(LOGISTIC + "[aggregation]\nbuffer_size = 2\nstaleness = 'constant'\n")
+    (folder / "federation.toml").write_text(LOGISTIC + "[aggregation]\nstrategy = 'fedbuff'\nbuffer_size = 2\n")
     read = tomllib.loads(Cohort.load(folder, seed=0).settings(federation="h", task="t", versions=3, sites=20))
-    assert read["aggregation"] == {"max_wait_s": 5.0, "buffer_size": 2, "staleness": "constant"}
+    assert read["aggregation"] == {"max_wait_s": 5.0, "strategy": "fedbuff", "buffer_size": 2}
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         ("[aggregation]\nbuffer_sise = 2\n", "`aggregation`"),
-        ("[aggregation]\nstrategy = 'fedfoo'\n", "fedbuff, fedasync"),
-        ("[aggregation]\nbuffer_size = 0\n", "aggregation.buffer_size"),
+        ("[aggregation]\nstrategy = 'fedfoo'\n", "choose one of fedavg, fedasync"),
+        ("[aggregation]\nbuffer_size = -1\n", "aggregation.buffer_size"),
     ],
 )
 def test_a_mistake_in_plan_or_aggregation_names_the_declaration_and_the_field(

@@ -27,9 +27,11 @@ AGGREGATIONS: Final = (
     Aggregation(strategy="fedasync-mixing"),
     Aggregation(strategy="fedavg", deadline_s=8.0),
     Aggregation(strategy="ca2fl", server_rate=0.5),
-    Aggregation(strategy="calibrated", optimizer="momentum", server_rate=0.5),
+    Aggregation(strategy="calibrated", server_optimizer="momentum", server_rate=0.5),
     Aggregation(strategy="patient", staleness="constant"),
-    Aggregation(strategy="patient", staleness="constant", weighting="capped", optimizer="fadas", server_rate=0.1),
+    Aggregation(
+        strategy="patient", staleness="constant", weighting="capped", server_optimizer="fadas", server_rate=0.1
+    ),
 )
 MORE_VERSIONS: Final = 2  # how far the federation must get once nothing fails any more
 QUIET_STEPS: Final = 6_000
