@@ -61,13 +61,14 @@ learning_rate = 0.1
 # proximal = 0.0             # mu of FedProx, which holds a round near the model that it began from; 0: off
 # equal_time = false         # true: fewer steps for slow sites, which then move the model less (docs/algorithms.md)
 
-[aggregation]
-strategy = "fedbuff"         # fedbuff or fedasync
-buffer_size = 3              # updates a version is made of
-# server_rate = 1.0          # default: 1.0 for fedbuff, 0.6 for fedasync
-weighting = "examples"       # examples or equal
-staleness = "polynomial"     # constant, polynomial or hinge
-power = 0.5
+[aggregation]                # once updates are in, a change here takes effect by 'fedqueue aggregator switch'
+strategy = "patient"         # or fedbuff, fedasync, fedavg, ca2fl ...: docs/algorithms.md compares them
+buffer_size = 0              # sites whose updates make a version; 0: a fifth of them, at least two
+# server_rate = 1.0          # default: 1.0, 0.6 for fedasync
+weighting = "examples"       # examples, equal, or capped at max_share = 0.5 of all rows
+# staleness = "polynomial"   # constant, polynomial (power = 0.5) or hinge; of fedbuff, fedasync and fedavg
+# max_staleness = 100        # refuse updates whose base is older, in versions
+# optimizer = "none"         # none, momentum, fedadam, fedyogi or fadas
 max_wait_s = 3600.0          # then a version is made of what there is
 
 [start]

@@ -28,6 +28,7 @@ from broker.topology import checked_name
 
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+_DISCOUNTING: Final = ("fedbuff", "fedasync", "fedasync-mixing")  # as their papers do
 _ALWAYS: Final = ("steps", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay")
 
 
@@ -75,18 +76,19 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     `buffer_size` is in sites, 0 a fifth of the enrolled ones and at least two. `quorum` is fedavg's: a round ends with
     so many sites, 0 with all. `deadline_s` after a version the next is made of what there is. `max_wait_s` after the
-    first update it is made in any case, so that nobody waits for ever. Without `server_rate` the strategy's own holds.
+    first update it is made in any case, so that nobody waits for ever. Without `server_rate` or `staleness` the
+    strategy's own holds.
     """
 
-    strategy: str = "fedbuff"
-    buffer_size: Annotated[int, Meta(ge=0)] = 3
+    strategy: str = "patient"
+    buffer_size: Annotated[int, Meta(ge=0)] = 0
     quorum: Annotated[int, Meta(ge=0)] = 0
     deadline_s: Seconds | None = None
     server_rate: Annotated[float, Meta(gt=0)] | None = None
     weighting: str = "examples"
     max_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
     one_place: bool = True
-    staleness: str = "polynomial"
+    staleness: str | None = None
     power: Annotated[float, Meta(ge=0)] = 0.5
     slope: Annotated[float, Meta(gt=0)] = 10.0
     grace: Annotated[int, Meta(ge=0)] = 4
@@ -104,7 +106,8 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             "polynomial": {"power": self.power},
             "hinge": {"slope": self.slope, "grace": self.grace},
         }
-        return discount_named(self.staleness, **options.get(self.staleness, {}))
+        name = self.staleness or ("polynomial" if self.strategy in _DISCOUNTING else "constant")
+        return discount_named(name, **options.get(name, {}))
 
     def share(self) -> Share:
         """What a site counts for."""
@@ -117,8 +120,9 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return optimizer_named(self.optimizer, **options.get(self.optimizer, moments))
 
     def build(self) -> Strategy:
-        """The strategy with all that goes with it; UsageError names what does not exist."""
+        """The strategy with all that goes with it; UsageError names what does not exist, or does nothing here."""
         direct = strategy_named(self.strategy)
+        self._refuse_what_does_nothing()
         single = self.strategy.startswith("fedasync")
         share = share_named("equal") if single else self.share()
         default_rate = 0.6 if single else 1.0
@@ -132,6 +136,13 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             bases=self.strategy == "fedasync-mixing",
             optimizer=self.server_optimizer(),
         )
+
+    def _refuse_what_does_nothing(self) -> None:
+        remembers = self.strategy in ("ca2fl", "calibrated", "patient")
+        if remembers and (self.staleness not in (None, "constant") or self.normalised):
+            raise UsageError(f"Strategy {self.strategy!r} takes no staleness rule and no normalising; leave them out.")
+        if self.quorum and self.strategy != "fedavg":
+            raise UsageError(f"A quorum is of 'fedavg'; strategy {self.strategy!r} has buffer_size.")
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

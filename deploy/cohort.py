@@ -21,7 +21,6 @@ TABULAR: Final = "site_worker.tasks.tabular:tabular"
 # A machine of one's own: nobody is away for long, so that a version never waits for a site that has fallen silent.
 LOCAL: Final[Mapping[str, Any]] = {"max_wait_s": 5.0}
 PATIENCE_S: Final = 60.0
-SITES_A_VERSION: Final = 5  # a version is made of a fifth of the sites' updates, if nothing else is declared
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Cohort:
         declared = self.declaration
         tables: dict[str, dict[str, Any]] = {
             "plan": declared.plan,
-            "aggregation": {**LOCAL, "buffer_size": max(2, round(sites / SITES_A_VERSION)), **declared.aggregation},
+            "aggregation": {**LOCAL, **declared.aggregation},
             "start": {"min_sites": sites, "start_after_s": PATIENCE_S},
         }
         head = {"federation": federation, "task": task, "versions": versions, "presence_s": 0.5}

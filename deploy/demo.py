@@ -51,8 +51,6 @@ learning_rate = 0.1
 weight_decay = 0.01
 
 [aggregation]
-strategy = "fedbuff"
-buffer_size = 3
 max_wait_s = 0.7
 
 [start]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.settings import Aggregation
 from broker.errors import UsageError
 from deploy.simulation.scenario import Scenario, load, parse, ready, text_of
 
@@ -81,7 +82,7 @@ def test_a_mistake_is_one_sentence_with_file_and_field(name: str) -> None:
 def test_the_smallest_scenario() -> None:
     scenario = parsed(BASE + QUADRATICS + STOP)
     assert scenario.names == ("S1",)
-    assert scenario.rule("").strategy == "fedbuff"
+    assert scenario.rule("") == Aggregation()
 
 
 def test_a_strategy_changes_the_aggregation_or_is_called_by_its_own_name() -> None:
