@@ -8,6 +8,7 @@ import pytest
 from aggregator import journal as journal_module
 from aggregator.effects import Accept
 from aggregator.journal import Accepted
+from aggregator.settings import Aggregation
 from broker.errors import StorageError, UsageError
 from broker.identity import PrivateKey
 from tests.aggregator.bench import Bench, floats, only
@@ -50,7 +51,7 @@ def test_what_is_rolled_back_was_never_there(bench: Bench) -> None:
 
 
 def test_the_view_says_which_version_an_update_is_in(make_bench: MakeBench) -> None:
-    bench = make_bench(sites=("A", "B", "C"))
+    bench = make_bench(sites=("A", "B", "C"), aggregation=Aggregation(buffer_size=3))
     bench.start()
     for site, sequence in (("A", 1), ("B", 1), ("C", 1), ("A", 2)):
         bench.feed(bench.sites[site].update(sequence, ONES))

@@ -13,7 +13,7 @@ from broker.errors import StorageError, UsageError
 from tests.aggregator.bench import Bench, floats, pending
 from tests.aggregator.conftest import MakeBench
 
-PAIR = Aggregation(buffer_size=2)
+PAIR = Aggregation(strategy="fedbuff", buffer_size=2)
 
 
 @pytest.fixture
