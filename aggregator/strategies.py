@@ -21,7 +21,7 @@ from aggregator.staleness import Discount
 from broker.errors import UsageError
 
 LATEST: Final = 1.5
-REUSED: Final = 1.0
+REUSED: Final = 0.5
 LEAST: Final = 0.01  # what weighs less is forgotten
 
 
@@ -192,7 +192,8 @@ def patient(situation: Situation, worth: Worth) -> Direction:
 
     x += eta r [ ... ] with r = mean over the buffer of 1 / (1 + tau): what was computed from an older model is partly
     what the remembered updates have moved already, and in full it would overshoot. The weight of a remembered update is
-    `usual`, halved each time that it has moved the model as far as it would alone (sum of r p / sum of p w).
+    `usual`, halved each time that it has moved the model half as far as it would alone (sum of r p / sum of p w): the
+    same update of a site that is away, repeated in full for many versions, can lead a model astray.
 
     Slow is not gone: a hospital that comes every thirtieth version speaks in every version, and one that has left
     fades. Use it unless there is a reason for another.

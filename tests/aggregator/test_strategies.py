@@ -165,18 +165,19 @@ def test_patient_takes_smaller_steps_for_stale_updates() -> None:
     assert one.add("A", 4).add("B", 8, tau=3).step() == [6.0 + 5 / 8 * 6]
 
 
-def test_patient_halves_an_update_that_has_moved_the_model_as_far_as_it_would_alone() -> None:
+def test_patient_halves_an_update_each_time_that_it_has_moved_the_model_half_as_far_as_it_would_alone() -> None:
     one = folding(0, strategy="patient")
     one.add("A", 4).add("B", 8).step()
     used, weights = [], []
     for _ in range(4):
-        one.add("A", 0).step()  # B is away; its usual gap is not known yet: expected are two versions
+        one.add("A", 0).step()  # B is away
         used.append(one.fold.state.used["B"])
         weights.append(one.fold.state.held[Source("update", 2)])
-    # a step uses p / sum p = 1/2 of it; after two it weighs half, which is 1/1.5 of the rest; after three of its usual
-    # gaps (two versions, as two sites come one by one) it is late as well
-    assert used == [0.5, 1.0, pytest.approx(1.0 + 1 / 1.5), pytest.approx(1.0 + 1 / 1.5 + 1 / 1.25)]
-    assert weights == [1.0, 1.0, 0.5, 0.25]
+    # a step uses p / sum of p w of it: 1/2, 1/1.5, 1/1.25, ...; and from the fourth version on B is late as well, for a
+    # site that has come once is expected every second version where two sites come one by one
+    assert weights == [1.0, 0.5, 0.25, 0.5**3 * 0.5]
+    sums = [1 / 2, 1 / 2 + 1 / 1.5, 1 / 2 + 1 / 1.5 + 1 / 1.25, 1 / 2 + 1 / 1.5 + 1 / 1.25 + 1 / 1.0625]
+    assert used == pytest.approx(sums)
     assert one.fold.state.used["A"] == 0.0
 
 
