@@ -4,6 +4,7 @@ Values travel as JSON between our own processes, so that the simulator needs no 
 goes to the standard error output.
 """
 
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,7 @@ class _Teller:
 
 def main() -> None:
     """Work until the input ends."""
+    logging.disable(logging.CRITICAL)  # refusals, restarts and the like are the scenario's, and in the result
     teller = _Teller(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)
     for line in sys.stdin:

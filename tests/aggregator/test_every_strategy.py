@@ -111,7 +111,8 @@ def switching(make_bench: MakeBench) -> Bench:
 def test_switched_in_mid_run_each_version_is_replayed_by_its_own_rule(
     switching: Bench, options: dict[str, Any]
 ) -> None:
-    wanted = Aggregation(**({"strategy": "fedbuff", "buffer_size": 3} | options))
+    changed: dict[str, Any] = {"strategy": "fedbuff", "buffer_size": 3} | options
+    wanted = Aggregation(**changed)
     before = switching.version
     switching.feed(Ruled(wanted, rule_text(wanted)))
     feed(switching, 15, seed=6)
