@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from tests.benchmarks.arms import DEADLINES, FEDBUFF, REPORTED, TUNED, WAITING, Cell, Measured, run
+from tests.benchmarks.cells import DEADLINES, FEDBUFF, REPORTED, TUNED, WAITING, Cell, Measured, run
 
 CELLS: Final = [Cell(task, speeds) for task in ("digits", "breast_cancer") for speeds in ("log-normal", "pareto")]
 HARSH: Final = [Cell("digits", "log-normal", 0.1, 10), Cell("breast_cancer", "log-normal", 0.1, 4)]
