@@ -28,7 +28,8 @@ from broker.link import (
     Up,
 )
 from broker.memory_queues import Consumer, Message, MessageQueue, Store, Stream
-from broker.topology import Binding, Queue, Topology
+from broker.memory_routing import Routes
+from broker.topology import Queue, Topology
 
 
 class MemoryBroker:
@@ -40,7 +41,9 @@ class MemoryBroker:
         self._exchanges: set[str] = set()
         self._declared: dict[str, Queue] = {}
         self._stores: dict[str, Store] = {}
-        self._bindings: dict[Binding, None] = {}
+        self._routes = Routes()
+        self._holding: dict[MemoryLink, None] = {}  # links with something to publish
+        self._telling: dict[MemoryLink, None] = {}  # links with events to hand over
         self._tags = itertools.count(1)
 
     def depth(self, queue: str) -> int:
@@ -54,10 +57,10 @@ class MemoryBroker:
         with self.turn():
             self._stores.pop(queue, None)
             self._declared.pop(queue, None)
-            self._bindings = {binding: None for binding in self._bindings if binding.queue != queue}
+            self._routes.unbind(queue)
             for link in self._links:
                 if link.consumers.pop(queue, None):
-                    link.outbox.append(Cancelled(queue, f"The queue {queue} was deleted."))
+                    link.tell(Cancelled(queue, f"The queue {queue} was deleted."))
 
     def purge(self, queue: str) -> None:
         """Lose all ready messages of `queue`."""
@@ -77,33 +80,47 @@ class MemoryBroker:
             if link.connected:
                 link.connected = False
                 self.release(link)
-                link.outbox.append(Down(reason))
+                link.tell(Down(reason))
 
     def reconnect(self, link: "MemoryLink") -> None:
         """Let a link back in: it is told `Up`, and its waiting publishes go out."""
         with self.turn():
             if link in self._links and not link.connected:
                 link.connected = True
-                link.outbox.append(Up())
+                link.tell(Up())
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Change state under the lock, publish what can go out now, then hand over events without the lock."""
         with self._lock:
             yield
-            for link in self._links:
+            for link in list(self._holding):
                 self._flush(link)
         self._hand_over()
 
     def join(self, link: "MemoryLink") -> None:
         """Connect a link for the first time. For `MemoryLink`, within a turn, like all below."""
         self._links[link] = None
+        self._holding[link] = None
         link.connected = True
-        link.outbox.append(Up())
+        link.tell(Up())
+
+    def hold(self, link: "MemoryLink", message: Outgoing) -> None:
+        """Publish a message as soon as it can be."""
+        link.held.append(message)
+        if link in self._links:
+            self._holding[link] = None
+
+    def announce(self, link: "MemoryLink") -> None:
+        """Note that a link has events to hand over."""
+        if link in self._links:
+            self._telling[link] = None
 
     def leave(self, link: "MemoryLink") -> None:
         """End a link without a word to it."""
         self._links.pop(link, None)
+        self._holding.pop(link, None)
+        self._telling.pop(link, None)
         self.release(link)
 
     def release(self, link: "MemoryLink") -> None:
@@ -116,10 +133,10 @@ class MemoryBroker:
         self.detach(link, consumer.queue)
         store = self._stores.get(consumer.queue)
         if store is None:
-            link.outbox.append(Cancelled(consumer.queue, f"There is no queue {consumer.queue}."))
+            link.tell(Cancelled(consumer.queue, f"There is no queue {consumer.queue}."))
             return
         link.consumers[consumer.queue] = consumer
-        link.outbox.append(Consuming(consumer.queue))
+        link.tell(Consuming(consumer.queue))
         store.attach(consumer, offset)
 
     def detach(self, link: "MemoryLink", queue: str) -> None:
@@ -153,7 +170,7 @@ class MemoryBroker:
         for binding in topology.bindings:
             if binding.queue not in self._stores or binding.exchange not in self._exchanges:
                 return f"There is no queue {binding.queue} or no exchange {binding.exchange} to bind."
-            self._bindings[binding] = None
+            self._routes.bind(binding)
         return None
 
     def _flush(self, link: "MemoryLink") -> None:
@@ -169,19 +186,16 @@ class MemoryBroker:
             for store in stores:
                 store.append(Message(message.body, link.user))
             settled = Confirmed(message.token) if stores else Returned(message.token, self._unroutable(message))
-            link.outbox.append(settled)
+            link.tell(settled)
+        if not link.held:
+            self._holding.pop(link, None)
 
     def _routed(self, message: Outgoing) -> list[Store]:
         """The queues that take a message, each once."""
         if message.exchange == "":
-            names = {message.routing_key: None} if message.routing_key in self._stores else {}
-        else:
-            names = {
-                binding.queue: None
-                for binding in self._bindings
-                if binding.exchange == message.exchange and topic_matches(binding.key, message.routing_key)
-            }
-        return [self._stores[name] for name in names]
+            store = self._stores.get(message.routing_key)
+            return [] if store is None else [store]
+        return [self._stores[name] for name in self._routes.queues(message.exchange, message.routing_key)]
 
     def _unroutable(self, message: Outgoing) -> str:
         if message.exchange and message.exchange not in self._exchanges:
@@ -200,7 +214,15 @@ class MemoryBroker:
 
     def _next_due(self) -> "tuple[MemoryLink, LinkEvent] | None":
         with self._lock:
-            link = next((one for one in self._links if one.outbox and not one.busy), None)
+            told, link = [], None
+            for one in self._telling:
+                if not one.outbox:
+                    told.append(one)
+                elif not one.busy:
+                    link = one
+                    break
+            for one in told:
+                del self._telling[one]
             if link is None:
                 return None
             link.busy = True
@@ -236,7 +258,7 @@ class MemoryLink:
         """See `Link.consume`."""
         with self._broker.turn():
             if self.connected:
-                self._broker.attach(self, Consumer(queue, prefetch, self.outbox.append), offset)
+                self._broker.attach(self, Consumer(queue, prefetch, self.tell), offset)
 
     def cancel(self, queue: str) -> None:
         """See `Link.cancel`."""
@@ -246,13 +268,18 @@ class MemoryLink:
     def publish(self, message: Outgoing) -> None:
         """See `Link.publish`."""
         with self._broker.turn():
-            self.held.append(message)
+            self._broker.hold(self, message)
+
+    def tell(self, event: LinkEvent) -> None:
+        """Hand over an event once the turn is over."""
+        self.outbox.append(event)
+        self._broker.announce(self)
 
     def tell_stuck(self, reason: str | None) -> None:
         """Say what publishing waits for, when it changes."""
         if reason != self._stuck:
             self._stuck = reason
-            self.outbox.append(Stuck(reason))
+            self.tell(Stuck(reason))
 
     def ack(self, delivery: Delivery) -> None:
         """See `Link.ack`."""
@@ -263,13 +290,13 @@ class MemoryLink:
         """See `Link.inspect`."""
         with self._broker.turn():
             if self.connected:
-                self.outbox.append(Inspected({queue: self._broker.state_of(queue) for queue in queues}))
+                self.tell(Inspected({queue: self._broker.state_of(queue) for queue in queues}))
 
     def declare(self, topology: Topology) -> None:
         """See `Link.declare`."""
         with self._broker.turn():
             if self.connected:
-                self.outbox.append(Declared(self._broker.declare(topology)))
+                self.tell(Declared(self._broker.declare(topology)))
 
     def close(self) -> None:
         """See `Link.close`."""
@@ -279,18 +306,3 @@ class MemoryLink:
             self._broker.leave(self)
             self.outbox.clear()
             self.held.clear()
-
-
-def topic_matches(pattern: str, key: str) -> bool:
-    """Whether a binding's pattern takes a routing key: `*` stands for one word, `#` for any number of words."""
-    if "*" not in pattern and "#" not in pattern:
-        return pattern == key
-    return _words_match(pattern.split("."), key.split("."))
-
-
-def _words_match(pattern: list[str], words: list[str]) -> bool:
-    if not pattern:
-        return not words
-    if pattern[0] == "#":
-        return any(_words_match(pattern[1:], words[start:]) for start in range(len(words) + 1))
-    return bool(words) and pattern[0] in ("*", words[0]) and _words_match(pattern[1:], words[1:])

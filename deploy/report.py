@@ -6,7 +6,8 @@ What sites wrote (names, notes, reasons of refusals) is untrusted: cleaned by `p
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -54,25 +55,17 @@ class Refused:
 
 def render(history: History) -> str:
     """The report as HTML that needs no other file and no script. UsageError if the drawing libraries are missing."""
-    try:
-        # Only who asks for a report needs these: the host of an aggregator or a site has neither.
-        import jinja2  # noqa: PLC0415
+    with drawing_libraries():
         from markupsafe import Markup  # noqa: PLC0415
 
         from deploy import figures  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"jinja2", "markupsafe", "matplotlib"}:
-            raise
-        raise UsageError(f"The report needs {error.name}: run pip install 'fedqueue[demo]'.") from error
+
+        template = template_of("deploy", "report.html.j2")
     draw = (figures.learning_curve, figures.timeline, figures.staleness_histogram)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
-    )
-    environment.filters |= {"span": span, "number": _number}
-    template = environment.from_string(resources.files("deploy").joinpath("report.html.j2").read_text("utf-8"))
     curve, timeline, staleness = (Markup(one(history)) for one in draw)  # noqa: S704 - SVG, names escaped by its writer
-    return template.render(
+    page: str = template.render(
         _facts(history),
+        style=style(),
         curve=curve,
         timeline=timeline,
         staleness=staleness,
@@ -80,11 +73,45 @@ def render(history: History) -> str:
         drawn_every=figures.drawn_every(history),
         ticks_every=figures.ticks_every(history),
     )
+    return page
+
+
+@contextmanager
+def drawing_libraries() -> Iterator[None]:
+    """For imports that only a report needs, which the host of an aggregator or a site has not: UsageError says so."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"jinja2", "markupsafe", "matplotlib"}:
+            raise
+        raise UsageError(f"The report needs {error.name}: run pip install 'fedqueue[demo]'.") from error
+
+
+def template_of(package: str, name: str) -> Any:
+    """A template of ours; every expression in it is cleaned and escaped. Needs jinja."""
+    import jinja2  # noqa: PLC0415
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
+    )
+    environment.filters |= {"span": span, "number": _number}
+    return environment.from_string(resources.files(package).joinpath(name).read_text("utf-8"))
+
+
+def style() -> Any:
+    """The style sheet of all reports, to be placed in the page. Needs jinja."""
+    from markupsafe import Markup  # noqa: PLC0415
+
+    return Markup(resources.files("deploy").joinpath("report.css.j2").read_text("utf-8"))  # noqa: S704 - our own file
 
 
 def write(history: History, path: Path) -> None:
     """Render to `path` by way of a file beside it, so that a reader finds the old report or the new one, whole."""
-    page = render(history)
+    write_page(render(history), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Put a page at `path`; StorageError in one sentence if that fails."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

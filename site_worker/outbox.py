@@ -84,12 +84,15 @@ class Settled:
 
 
 class Outbox:
-    """See the module's docstring. Reads may come from another thread than writes."""
+    """See the module's docstring. Reads may come from another thread than writes.
 
-    def __init__(self, path: Path | str) -> None:
+    A new outbox gets an `incarnation` of its own: 16 random bytes, or those given.
+    """
+
+    def __init__(self, path: Path | str, *, incarnation: bytes | None = None) -> None:
         self.path = path
         self._database = open_database(path, SCHEMA, version=VERSION, upgrades=UPGRADES)
-        self.incarnation = self._fact("incarnation", lambda: os.urandom(16))
+        self.incarnation = self._fact("incarnation", lambda: incarnation or os.urandom(16))
 
     def close(self) -> None:
         """Close the file."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from broker.errors import StorageError, UsageError
-from deploy import figures
+from deploy import drawing, figures
 from deploy.history import (
     Absence,
     Evaluated,
@@ -157,8 +157,8 @@ def test_classes_of_staleness_follow_the_run(largest: int, labels: list[str]) ->
 
 
 def test_labels_are_apart_and_stay_inside() -> None:
-    assert figures.spread([1.0, 5.0, 5.5, 9.5], gap=2.0, high=10.0) == [1.0, 5.0, 7.0, 9.5]
-    assert figures.spread([9.0, 9.5, 10.0], gap=2.0, high=10.0) == [6.0, 8.0, 10.0]
+    assert drawing.spread([1.0, 5.0, 5.5, 9.5], gap=2.0, high=10.0) == [1.0, 5.0, 7.0, 9.5]
+    assert drawing.spread([9.0, 9.5, 10.0], gap=2.0, high=10.0) == [6.0, 8.0, 10.0]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,8 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
 def test_without_the_drawing_libraries_it_says_what_to_install(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, "deploy.figures", raising=False)
-    monkeypatch.delattr("deploy.figures")
+    for module in ("deploy.figures", "deploy.drawing"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.delattr(module)
     with pytest.raises(UsageError, match=rf"{library}.*pip install 'fedqueue\[demo\]'"):
         render(EMPTY)

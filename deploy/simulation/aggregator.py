@@ -1,0 +1,75 @@
+"""The simulated aggregator: the service's loop and performer on an in-memory journal, beside the broker.
+
+Its link is the in-memory one as it is: no latency, no limit. Snapshots are files in a temporary folder.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from aggregator.effects import AddVersion, Registry
+from aggregator.journal import VersionRow
+from aggregator.loop import AggregatorLoop
+from aggregator.opening import restore, rule_text
+from aggregator.service import Performer
+from aggregator.settings import Folder, Settings
+from broker.identity import PrivateKey
+from broker.memory import MemoryBroker, MemoryLink
+from broker.messages import AGGREGATOR, Party
+from deploy.simulation.actors import Actor, FusedLink
+from deploy.simulation.clock import Clock
+from deploy.simulation.signing import SimulatedJournal
+
+Watch = Callable[[VersionRow, Any], None]
+
+
+class AggregatorActor(Actor):
+    """`watch` is told of every version, with its model, once it is journaled."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        broker: MemoryBroker,
+        settings: Settings,
+        key: PrivateKey,
+        *,
+        journal: SimulatedJournal,
+        folder: Folder,
+        watch: Watch,
+    ) -> None:
+        super().__init__(clock, AGGREGATOR)
+        self._broker, self._settings, self._folder, self._watch = broker, settings, folder, watch
+        self._party = Party(settings.federation, AGGREGATOR, key)
+        self.journal = journal
+        self._link: MemoryLink | None = None
+        self._made: list[VersionRow] = []
+
+    def open(self) -> None:
+        """From the journal."""
+        aggregation = self._settings.aggregation
+        layout, self._fold = restore(self.journal, self._folder, aggregation)
+        self.loop = AggregatorLoop(self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation))
+        self._link = MemoryLink(self._broker, self.take, user=self.name)
+        link = FusedLink(self._link, self.fuse)
+        self.performer = Performer(self.journal, self._folder, layout, link, threading.Event())
+        link.open()
+
+    def shut(self, *, orderly: bool) -> None:  # noqa: ARG002 - a service loses nothing either way
+        """What was not committed is gone."""
+        self.journal.rollback()
+        assert self._link is not None
+        self._link.close()
+
+    def enrol(self, name: str, key: PrivateKey) -> None:
+        """As the coordinator's command does, which the running service sees."""
+        self.journal.begin()
+        self.journal.enrol(name, key.public, name, at=self.clock.now)
+        self.journal.commit()
+        self.take(Registry(self.journal.sites()))
+
+    def stage(self, effects: list[Any]) -> None:
+        """Watch for versions on the way."""
+        super().stage(effects)
+        for effect in effects:
+            if isinstance(effect, AddVersion):
+                self._watch(effect.row, self._fold.model)

@@ -1,0 +1,1 @@
+"""Ready scenarios, as TOML files: `fedqueue simulate --list` names them."""
