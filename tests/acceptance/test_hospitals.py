@@ -16,7 +16,7 @@ from tests.link.proxy import Proxy
 
 STEADY: Final = ("s1", "s3", "s5", "s7", "s8")
 SLOW, CUT, KILLED = "s2", "s4", "s6"
-STEP_S, SLOW_STEP_S = 0.02, 0.5
+STEPS_S: Final = {SLOW: 0.5, CUT: 0.1}
 PARAMETERS: Final = 20_000
 PATIENCE_S: Final = 90.0  # Python and torch start three times, on a machine that may be busy
 HALF_AN_UPDATE: Final = 5_000  # bytes: a whole one has more than 10,000
@@ -29,8 +29,8 @@ def test_eight_hospitals_in_trouble_lose_nothing_and_all_are_in_the_model(federa
         lead_through(proxy, federation.site(CUT).url_file, federation.node)
         _start(federation)
         federation.reaches(1, PATIENCE_S)
-        for harm in (proxy.cut, lambda: proxy.cut_after(HALF_AN_UPDATE), proxy.stall):
-            _trouble(federation, proxy, harm)
+        for harm in (_cut, _cut_in_an_update, _cut_before_the_answer):
+            _trouble(federation, lambda harm=harm: harm(federation, proxy))  # type: ignore[misc]
         federation.kill("aggregator")
         known = federation.status().version
         federation.start_aggregator()
@@ -51,8 +51,8 @@ def _prepare(federation: Federation) -> None:
         SitePlan(
             name,
             {"site": number, "parameters": PARAMETERS, "rows": 64},
-            SLOW_STEP_S if name == SLOW else STEP_S,
-            probe_s=0.5,
+            STEPS_S.get(name, 0.02),
+            probe_s=30.0 if name == CUT else 0.5,  # its first message in a silence must be an update, not a hello
         )
         for number, name in enumerate(names)
     ]
@@ -70,19 +70,14 @@ def _start(federation: Federation) -> None:
         federation.start_site(name)
 
 
-def _trouble(federation: Federation, proxy: Proxy, harm: Callable[[], None]) -> None:
+def _trouble(federation: Federation, harm: Callable[[], None]) -> None:
     """Kill one in the middle of a round and harm the other's line; both come back, and their work counts."""
-    before = _merged(federation)
+    before, losses = _merged(federation), _losses(federation)
     federation.trains(KILLED, timeout_s=PATIENCE_S)
     federation.kill(KILLED)
-    lost = _losses(federation)
     harm()
     federation.start_site(KILLED)
-    if harm == proxy.stall:
-        federation.eventually("an update is held up", lambda: federation.site_status(CUT).waiting > 0)
-        proxy.cut()
-        proxy.resume()
-    federation.eventually("the line has broken", lambda: _losses(federation) > lost)
+    federation.eventually("the line has broken", lambda: _losses(federation) > losses)
     wanted = before + Counter({KILLED: 2, CUT: 2})  # one may have been on its way
 
     def both_are_in_again() -> bool:
@@ -90,6 +85,40 @@ def _trouble(federation: Federation, proxy: Proxy, harm: Callable[[], None]) -> 
         return all(merged[name] >= wanted[name] for name in (KILLED, CUT))
 
     federation.eventually("the killed and the cut one are in again", both_are_in_again, PATIENCE_S)
+
+
+def _cut(_federation: Federation, proxy: Proxy) -> None:
+    proxy.cut()
+
+
+def _cut_in_an_update(_federation: Federation, proxy: Proxy) -> None:
+    proxy.cut_after(HALF_AN_UPDATE)
+
+
+def _cut_before_the_answer(federation: Federation, proxy: Proxy) -> None:
+    """An update arrives, its site never hears of it and sends it again: a duplicate, for certain."""
+    stalled = False
+
+    def held_up() -> bool:
+        """A site that waits for a model when its answers stop would never have an update: only while it trains."""
+        nonlocal stalled
+        if stalled and _unconfirmed(federation):
+            return True
+        stalled = federation.site_status(CUT).state == "training"
+        (proxy.stall_answers if stalled else proxy.resume)()
+        return False
+
+    federation.eventually("an update is made that cannot be confirmed", held_up)
+    made, accepted = _unconfirmed(federation), "SELECT 1 FROM updates WHERE site = ? AND sequence = ?"
+    federation.eventually("it has arrived", lambda: bool(federation.journal(accepted, CUT, made)))
+    proxy.cut()
+    proxy.resume()
+
+
+def _unconfirmed(federation: Federation) -> int | None:
+    """The update that the cut-off site is publishing."""
+    query = "SELECT min(sequence) FROM updates WHERE state = 'waiting' AND NOT published"
+    return next((row[0] for row in federation.outbox(CUT, query)), None)
 
 
 def _losses(federation: Federation) -> int:
