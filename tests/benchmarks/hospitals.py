@@ -26,7 +26,7 @@ from tests.benchmarks.hospital_figures import LAST, MEASURES, compared, kept, li
 
 DAY_S: Final = 86_400.0
 MAX_WAIT_S: Final = 2.0
-PATIENT: Final = 'strategy = "patient", buffer_size = 0, staleness = "constant"'
+DEFAULT: Final = 'strategy = "patient"'
 
 Rule = dict[str, str | float]
 
@@ -87,14 +87,14 @@ def rule_in(text: str) -> Rule:
     try:
         found: Rule = tomllib.loads(f"rule = {{ {text} }}")["rule"]
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{text!r} is no rule ({error}); give one such as: {PATIENT}") from error
+        raise UsageError(f"{text!r} is no rule ({error}); give one such as: {DEFAULT}") from error
     return found
 
 
 @click.command()
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Seeds 0 to SEEDS - 1.")
 @click.option("--rounds", default=20, show_default=True, type=click.IntRange(LAST), help="Rounds that wait for all.")
-@click.option("--rule", "rules", multiple=True, default=[PATIENT], show_default=True, help="[aggregation] in a line.")
+@click.option("--rule", "rules", multiple=True, default=[DEFAULT], show_default=True, help="[aggregation] in a line.")
 @click.option("--share", default=0.5, show_default=True, help="Of the rounds' time, for which each rule runs.")
 @click.option("--round-s", default=0.2, show_default=True, help="How long a fast site trains; the slow one 20 times.")
 @click.option("--learning-rate", default=0.4, show_default=True, help="Of all; with 0.4 the rounds are at their best.")
