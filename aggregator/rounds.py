@@ -138,7 +138,8 @@ class Rounds:
         self._oldest = min(self._oldest, now)  # the journal's time may be from a clock that ran ahead
         strategy, rule = self.fold.strategy, self._aggregation
         contributors = {one.site for one in self.fold.buffer}
-        if len(contributors) >= strategy.places_wanted(len(enrolled)):
+        places = len(contributors) if strategy.worth.one_place else len(self.fold.buffer)
+        if places >= strategy.places_wanted(len(enrolled)):
             return "every site has contributed" if strategy.rounds and not strategy.quorum else "buffer full"
         if present and present <= contributors and not strategy.rounds:
             return "every present site has contributed"

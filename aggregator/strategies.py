@@ -116,9 +116,9 @@ class Strategy:
     optimizer: ServerOptimizer = field(default_factory=none)
 
     def places_wanted(self, enrolled: int) -> int:
-        """How many sites' contributions make a version: never more than there are."""
+        """How many places make a version: those of sites are never more than there are."""
         wanted = self.quorum or enrolled if self.rounds else self.buffer_size or max(2, -(-enrolled // 5))
-        return min(wanted, max(enrolled, 1))
+        return min(wanted, max(enrolled, 1)) if self.worth.one_place else wanted
 
 
 def fedbuff(situation: Situation, worth: Worth) -> Direction:

@@ -38,7 +38,9 @@ batch_size = 16
 learning_rate = 0.1
 
 [aggregation]
+strategy = "{strategy}"
 buffer_size = {buffer_size}
+one_place = false
 max_wait_s = {max_wait_s}
 
 [start]
@@ -65,8 +67,12 @@ class Federation(LocalFederation):
         buffer_size: int = 2,
         max_wait_s: float = 1.0,
         min_sites: int | None = None,
+        strategy: str = "fedbuff",
     ) -> None:
-        """Folders, keys, accounts and queues; sites train until there are so many `versions`."""
+        """Folders, keys, accounts and queues; sites train until there are so many `versions`.
+
+        With "fedbuff", and every update in a place of its own, the model can be added up by hand.
+        """
         self.sites = [plan.name for plan in plans]
         settings = SETTINGS.format(
             name=self.name,
@@ -76,6 +82,7 @@ class Federation(LocalFederation):
             steps=steps,
             buffer_size=buffer_size,
             max_wait_s=max_wait_s,
+            strategy=strategy,
             min_sites=len(plans) if min_sites is None else min_sites,
         )
         self.set_up(federation=self.name, task=task, sites=list(plans), settings=settings)

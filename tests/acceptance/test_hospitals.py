@@ -56,10 +56,9 @@ def _prepare(federation: Federation) -> None:
         )
         for number, name in enumerate(names)
     ]
-    federation.prepare(*plans, versions=0, task="site_worker.tasks.synthetic:synthetic", task_name="synthetic")
-    file = federation.aggregator.settings_file
-    patient = '[aggregation]\nstrategy = "patient"\nstaleness = "constant"\n'
-    file.write_text(file.read_text().replace("[aggregation]\n", patient))
+    federation.prepare(
+        *plans, versions=0, task="site_worker.tasks.synthetic:synthetic", task_name="synthetic", strategy="patient"
+    )
 
 
 def _start(federation: Federation) -> None:

@@ -25,8 +25,9 @@ def test_memory_is_bounded_whatever_the_number_of_sites(federation: Federation) 
     """
     plans = [SitePlan(f"site{number:02}", {"parameters": PARAMETERS}) for number in range(40)]
     federation.prepare(
-        *plans[:4], task=SYNTHETIC, task_name="synthetic", versions=0, buffer_size=4, max_wait_s=600, min_sites=1
-    )
+        *plans[:4], task=SYNTHETIC, task_name="synthetic", versions=0, buffer_size=4, max_wait_s=600, min_sites=1,
+        strategy="patient",
+    )  # fmt: skip
     federation.start_aggregator()
     few = [HandSite(federation, plan.name) for plan in plans[:4]]
     few[0].hello(task="synthetic")
@@ -40,7 +41,7 @@ def test_memory_is_bounded_whatever_the_number_of_sites(federation: Federation) 
 
 
 def test_memory_is_bounded_over_two_thousand_updates(federation: Federation) -> None:
-    federation.prepare(SitePlan("a", {}), versions=0, buffer_size=50, max_wait_s=60)
+    federation.prepare(SitePlan("a", {}), versions=0, buffer_size=50, max_wait_s=60, strategy="patient")
     federation.start_aggregator()
     site = HandSite(federation, "a")
     site.hello()
