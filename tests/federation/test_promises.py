@@ -112,6 +112,7 @@ def test_a_lone_site_whose_announcement_was_purged_while_it_paused_goes_on_by_it
     before = world.version()
     site.pause(paused=False)
     world.run_until(lambda: world.version() >= before + 2)
+    assert world.replays()
     world.close()
 
 
@@ -122,6 +123,7 @@ def test_a_lone_site_whose_receipts_queue_was_deleted_goes_on_by_itself(tmp_path
     world.run_until(lambda: world.sites[0].training is not None)
     world.broker.delete_queue(SiteNames(FEDERATION, world.sites[0].name).receipts)
     world.run_until(lambda: world.version() >= 3)
+    assert world.replays()
     world.close()
 
 
