@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +27,16 @@ _NUMBERS: Final = "numbers"
 
 @dataclass(frozen=True)
 class State:
-    """Vectors by name, each of the model's shape (n,); `held` are the terms of the kept sum, `used` is by site."""
+    """Vectors by name, each of the model's shape (n,); `held` are the terms of the kept sum, `used` is by site.
+
+    The next step changes the vectors in place, so the digest is taken before it, once.
+    """
 
     vectors: Mapping[str, Vector] = field(default_factory=dict)
     held: Mapping[Source, float] = field(default_factory=dict)
     used: Mapping[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> bytes | None:
         """SHA-256 of all of it; None of nothing, as for strategies that keep nothing."""
         if not self.vectors:

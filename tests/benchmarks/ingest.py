@@ -42,8 +42,8 @@ task = "benchmark"
 codec = "{codec}"
 
 [aggregation]
-strategy = "fedbuff"
-buffer_size = {sites}
+strategy = "{strategy}"
+buffer_size = {buffer_size}
 
 [start]
 min_sites = {sites}
@@ -53,9 +53,12 @@ min_sites = {sites}
 class Ingest:
     """A federation of publishers in `path`."""
 
-    def __init__(self, path: Path, *, sites: int, params: int, codec: str, window: int) -> None:
+    def __init__(
+        self, path: Path, *, sites: int, params: int, codec: str, window: int, strategy: str, buffer_size: int
+    ) -> None:
         self.local = LocalFederation(path)
         self._path, self._codec, self._window = path, codec, window
+        self._rule = {"strategy": strategy, "buffer_size": buffer_size}
         self.sites = [f"site{number}" for number in range(sites)]
         self._vector = np.random.default_rng(0).normal(0, 0.05, params).astype(np.float32)
         self._layout = Layout.of({"weights": self._vector})
@@ -66,7 +69,7 @@ class Ingest:
         model = self._path / "initial.safetensors"
         save_model(model, self._layout, self._layout.flatten({"weights": self._vector}))
         create(folder, Founding(FEDERATION, model, task=TASK), node=node)
-        folder.settings_file.write_text(SETTINGS.format(codec=self._codec, sites=len(self.sites)))
+        folder.settings_file.write_text(SETTINGS.format(codec=self._codec, sites=len(self.sites), **self._rule))
         payloads = self._payloads()
         for site in self.sites:
             self._assign(site, payloads)
@@ -220,17 +223,19 @@ def _peak_mb(pid: int) -> float:
 @click.option("--codec", default="int8", show_default=True, type=click.Choice(["float32", "int8"]))
 @click.option("--seconds", default=20.0, show_default=True, help="How long to count, after warming up.")
 @click.option("--window", default=4, show_default=True, help="Updates of one site that may await their receipt.")
+@click.option("--strategy", default="patient", show_default=True, help="How updates become versions.")
+@click.option("--buffer-size", default=0, show_default=True, type=click.IntRange(0), help="Sites a version is made of.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(sites: int, params: int, codec: str, *, seconds: float, window: int, json_file: Path | None) -> None:
+def main(*, seconds: float, json_file: Path | None, **asked: Any) -> None:
     """Count the updates that the aggregator accepts in a second."""
     with tempfile.TemporaryDirectory(prefix="fedqueue-ingest-") as folder:
-        ingest = Ingest(Path(folder), sites=sites, params=params, codec=codec, window=window)
+        ingest = Ingest(Path(folder), **asked)
         try:
             ingest.start()
             figures = measure(ingest, seconds=seconds)
         finally:
             ingest.local.close()
-    found = {**figures, "sites": sites, "params": params, "codec": codec, "window": window}
+    found = {**figures, **asked}
     text = msgspec.json.format(msgspec.json.encode(found)).decode()
     click.echo(text)
     if json_file is not None:
