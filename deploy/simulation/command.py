@@ -57,7 +57,7 @@ def simulate(
     Examples:
       fedqueue simulate --list
       fedqueue simulate hospitals-8
-      fedqueue simulate hospitals-8 --compare fedbuff,fedasync --seeds 8 --report compared.html
+      fedqueue simulate hospitals-8 --compare patient,fedbuff,wait-for-all --seeds 8 --report compared.html
       fedqueue simulate hospitals-8 --show > mine.toml
       fedqueue simulate mine.toml --json figures.json
     """
