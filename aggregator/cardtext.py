@@ -35,7 +35,7 @@ def to_markdown(card: Card) -> str:
             _measures(card),
             "## Aggregation\n",
             "The rule of this version; earlier ones may have had another.\n",
-            _table(("setting", "value"), [(_code(name), _setting(value)) for name, value in card.rule.items()]),
+            _table(("setting", "value"), [(_code(name), _setting(name, value)) for name, value in card.rule.items()]),
             "## Layout\n",
             "Tensors in this order make the vector of parameters, all float32.\n",
             _table(("tensor", "shape"), [(_code(name), _shape(shape)) for name, shape in card.tensors]),
@@ -103,8 +103,10 @@ def _pooled(card: Card) -> str:
     return f"\nOver the rows of all sites together, from their score histograms{versions}: {', '.join(found)}.\n"
 
 
-def _setting(value: object) -> str:
-    return "the strategy's own" if value is None else _code(str(value))
+def _setting(name: str, value: object) -> str:
+    if value is None:
+        return "the strategy's own" if name in ("server_rate", "staleness") else "none"
+    return _code(str(value))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
