@@ -21,7 +21,7 @@ from aggregator.staleness import Discount
 from broker.errors import UsageError
 
 LATEST: Final = 1.5
-REUSED: Final = 0.5
+REUSED: Final = 0.25
 LEAST: Final = 0.01  # what weighs less is forgotten
 
 
@@ -192,8 +192,9 @@ def patient(situation: Situation, worth: Worth) -> Direction:
 
     x += eta r [ ... ] with r = mean over the buffer of 1 / (1 + tau): what was computed from an older model is partly
     what the remembered updates have moved already, and in full it would overshoot. The weight of a remembered update is
-    `usual`, halved each time that it has moved the model half as far as it would alone (sum of r p / sum of p w): the
-    same update of a site that is away, repeated in full for many versions, can lead a model astray.
+    `usual` until it is used up: 1 is as far as it would move the model alone (sum of r p / sum of p w over versions),
+    and the limit is a quarter of the versions that sites of equal speed have between two of their turns. The same
+    update of a site that is away, repeated for many versions, leads a model astray, a small federation's the sooner.
 
     Slow is not gone: a hospital that comes every thirtieth version speaks in every version, and one that has left
     fades. Use it unless there is a reason for another.
@@ -206,7 +207,8 @@ def patient(situation: Situation, worth: Worth) -> Direction:
     def weight(one: Remembered, version: int) -> float:
         if one.version == version:
             return 1.0
-        value = usual(one, version, expected=expected) * 0.5 ** int(situation.used.get(one.site, 0.0) / REUSED)
+        used_up = situation.used.get(one.site, 0.0) >= REUSED * expected
+        value = 0.0 if used_up else usual(one, version, expected=expected)
         return value if value >= LEAST else 0.0
 
     direction = _remembering(situation, worth, weight)
