@@ -25,9 +25,9 @@ HARSH: Final = [Cell("digits", "log-normal", 0.1, 10), Cell("breast_cancer", "lo
 DROPPED: Final = [name for name in DEADLINES if name.endswith("dropped")]
 MERGED: Final = [name for name in DEADLINES if name.endswith("merged")]
 FOUND: Final = {
-    "deadline, late dropped": "deadline=2 rate=3 late dropped",
-    "deadline, late merged": "deadline=0.5 rate=3 late merged",
-    "wait for all": "wait-for-all rate=3",
+    "deadline, late dropped": "deadline=1 rate=3 late dropped",
+    "deadline, late merged": "deadline=0.25 rate=1 late merged",
+    "wait for all": "wait-for-all rate=2",
     "fedbuff for time": "fedbuff K=3 rate=1 constant",
     "fedbuff for accuracy": "fedbuff K=5 rate=2 constant",
 }
@@ -35,6 +35,7 @@ AS_THEY_ARE: Final = {
     "default": "default",
     "wait for all, rate 1": "wait-for-all rate=1",
     "deadline 2, late dropped, rate 1": "deadline=2 rate=1 late dropped",
+    "fedbuff K=2": "fedbuff K=2 rate=1 constant",
     "fedasync": "fedasync polynomial",
     "fedasync-mixing": "fedasync-mixing polynomial",
     "ca2fl": "ca2fl rate=0.5",
