@@ -44,12 +44,12 @@ learning_rate = {rate}
 weighting = "equal"
 max_wait_s = 1e6
 [stop]
-seconds = 2000.0
+seconds = 1200.0
 """
 LEAVES: Final = """
 [[absences]]
 who = "{who}"
-from_s = 600.0
+from_s = 400.0
 """
 STRATEGIES: Final[dict[str, dict[str, Any]]] = {
     "default": {},
