@@ -34,9 +34,11 @@ FOUND: Final = {
 AS_THEY_ARE: Final = {
     "default": "default",
     "wait for all, rate 1": "wait-for-all rate=1",
-    "deadline 2, late dropped, rate 1": "deadline=2 rate=1 late dropped",
     "fedbuff K=2": "fedbuff K=2 rate=1 constant",
     "fedasync": "fedasync polynomial",
+}
+OTHERS: Final = {
+    "deadline 2, late dropped, rate 1": "deadline=2 rate=1 late dropped",
     "fedasync-mixing": "fedasync-mixing polynomial",
     "ca2fl": "ca2fl rate=0.5",
     "calibrated": "calibrated",
@@ -112,11 +114,12 @@ def _show(cell: Cell, figures: Mapping[str, Any]) -> None:
 
 @click.command()
 @click.option("--tune", is_flag=True, help="Search the grids first, instead of taking the settings that were found.")
+@click.option("--all", "every", is_flag=True, help="More strategies, by their own settings.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
-def main(*, tune: bool, json_file: Path | None) -> None:
+def main(*, tune: bool, every: bool, json_file: Path | None) -> None:
     """Compare; a table for each data set, speed and split."""
     chosen, scores = tuned() if tune else (FOUND, {})
-    arms = AS_THEY_ARE | chosen
+    arms = AS_THEY_ARE | chosen | (OTHERS if every else {})
     figures: dict[str, Any] = {"settings": chosen, "scores": scores, "cells": {}}
     for cell in CELLS + HARSH:
         figures["cells"][cell.name] = reported(cell, arms)
