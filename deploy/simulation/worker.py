@@ -48,6 +48,8 @@ def main() -> None:
             teller.say(Said(1.0, result))
         except FedqueueError as error:
             teller.say(Said(error=str(error)))
+        except BrokenPipeError:  # whoever asked is gone
+            return
 
 
 if __name__ == "__main__":
