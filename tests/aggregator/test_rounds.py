@@ -121,6 +121,16 @@ def test_who_has_contributed_is_known_after_a_restart(bench: Bench) -> None:
     assert reasons(send(bench, "B")) == ["every present site has contributed"]
 
 
+def test_a_buffer_is_full_of_sites_unless_every_update_has_a_place_of_its_own(make_bench: MakeBench) -> None:
+    of_sites = make_bench(sites=FOUR, aggregation=Aggregation(buffer_size=2))
+    of_sites.start()
+    assert reasons(send(of_sites, "A") + send(of_sites, "A", 2)) == []
+    assert reasons(send(of_sites, "B")) == ["buffer full"]
+    of_updates = make_bench(sites=FOUR, aggregation=Aggregation(buffer_size=2, one_place=False))
+    of_updates.start()
+    assert reasons(send(of_updates, "A") + send(of_updates, "A", 2)) == ["buffer full"]
+
+
 # ---- synchronous rounds
 
 
