@@ -179,6 +179,7 @@ def test_a_transfer_that_waits_for_a_confirm_is_left_to_the_link(bench: Bench) -
     bench.feed(Tick())
     bench.now += 10_000.0
     assert only_consumes(bench.feed(Tick())) == []
+    assert bench.loop._publication.deadline() is None  # nothing to wake up for: a driver would spin
 
 
 def only_consumes(effects: list[Any]) -> list[Consume]:
