@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from aggregator.settings import Aggregation
 from broker.link import Delivery
 from broker.topology import SiteNames
 from site_worker.effects import Trained
@@ -25,6 +27,8 @@ def made_by(world: World) -> int:
 
 
 def test_a_site_absent_for_fifty_versions_finds_one_announcement_and_its_late_update_counts(world: World) -> None:
+    discounting = Aggregation(strategy="fedbuff", buffer_size=2, max_wait_s=20.0)  # by (1 + tau) ^ -1/2
+    world.settings = msgspec.structs.replace(world.settings, aggregation=discounting)
     for actor in world.actors:
         actor.start()
     absent = world.sites[0]
