@@ -211,13 +211,11 @@ def patient(situation: Situation, worth: Worth) -> Direction:
         value = 0.0 if used_up else usual(one, version, expected=expected)
         return value if value >= LEAST else 0.0
 
-    direction = _remembering(situation, worth, weight)
-    used = {
-        site: 0.0
-        if site in here
-        else situation.used.get(site, 0.0) + rate * worth.share(one.examples, situation.known) / direction.kept.divisor
-        for site, one in situation.memory.items()
+    direction, known = _remembering(situation, worth, weight), situation.known
+    moved = {
+        site: rate * worth.share(one.examples, known) / direction.kept.divisor for site, one in situation.memory.items()
     }
+    used = {site: 0.0 if site in here else situation.used.get(site, 0.0) + by for site, by in moved.items()}
     return replace(direction, rate=rate, used=used)
 
 
