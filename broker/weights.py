@@ -21,7 +21,6 @@ from broker.errors import StorageError, UsageError, WireError
 from broker.files import written_whole
 
 Vector = NDArray[np.float32]
-DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
