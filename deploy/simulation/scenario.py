@@ -230,8 +230,11 @@ def load(name: str) -> Scenario:
     if path.suffix == ".toml" or path.exists():
         try:
             text = path.read_text()
+        except FileNotFoundError as error:
+            known = ", ".join(ready())
+            raise UsageError(f"There is no file {path}; name one, or a ready scenario: {known}.") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}.") from error
+            raise UsageError(f"{path} is not a readable TOML file: {error}.") from error
         return parse(text, path)
     return parse(text_of(name), Path(f"{name}.toml"))
 

@@ -100,7 +100,7 @@ def test_a_file_and_a_ready_scenario_are_loaded_by_name(tmp_path: Path) -> None:
     assert load(str(path)) == load("hospitals-8")
     with pytest.raises(UsageError, match=r"There is no scenario 'nope'; name a TOML file, or one of .*hospitals-8"):
         load("nope")
-    with pytest.raises(UsageError, match=r"missing\.toml cannot be read"):
+    with pytest.raises(UsageError, match=r"There is no file .*missing\.toml; name one"):
         load(str(tmp_path / "missing.toml"))
 
 
