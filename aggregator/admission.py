@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from aggregator.settings import Limits
 from broker.codecs import CODECS, decode, max_payload_bytes
 from broker.errors import RefusedUpdate, WireError
@@ -60,9 +58,8 @@ def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
     """L2 norm of the delta; refuses what does not decode to finite numbers within `max_norm`. Memory is one chunk."""
     squares = 0.0
     try:
-        for _start, values in decode(update.codec, payload, terms.parameters):
-            with np.errstate(over="ignore", invalid="ignore"):
-                squares += float(np.dot(values, values))
+        for _start, piece in decode(update.codec, payload, terms.parameters):
+            squares += piece.square_norm()
     except WireError as error:
         raise RefusedUpdate(f"the payload does not decode: {error}") from error
     norm = math.sqrt(squares) if math.isfinite(squares) else squares

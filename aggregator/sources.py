@@ -38,7 +38,8 @@ class Sources:
         held = self._held
         codec, payload = held[1:] if held is not None and held[0] == ordinal else self._journal.payload(ordinal)
         try:
-            yield from decode(codec, payload, self._parameters)
+            for start, piece in decode(codec, payload, self._parameters):
+                yield start, piece.dense()
         except WireError as error:
             raise StorageError(
                 f"The journal's update {ordinal} is damaged ({error}) Restore the folder from a backup."

@@ -97,7 +97,7 @@ def test_the_bound_holds_for_what_cannot_be_shortened(size: int, level: int) -> 
 
 def test_chunks_come_in_order_with_their_starts() -> None:
     vector = VECTORS["three chunks"]
-    starts = [(start, len(values)) for start, values in decode("float32", encode("float32", vector), len(vector))]
+    starts = [(start, piece.count) for start, piece in decode("float32", encode("float32", vector), len(vector))]
     assert starts == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 3)]
 
 
