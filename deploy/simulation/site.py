@@ -22,6 +22,7 @@ from deploy.simulation.actors import Actor, FusedLink
 from deploy.simulation.clock import Clock
 from deploy.simulation.network import Road, Wire
 from site_worker.availability import Availability
+from site_worker.draft import Draft
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
 from site_worker.outbox import Outbox
@@ -44,8 +45,8 @@ class Rounds(Protocol):
     def greeting(self) -> Hello:
         """The facts of this site's hellos."""
 
-    def run(self, announcement: Announcement, model: Any, residual: Any, stopping: threading.Event) -> Trained:
-        """Train and compress."""
+    def run(self, announcement: Announcement, model: Any, draft: Draft, stopping: threading.Event) -> Trained:
+        """Train and compress into the draft."""
 
     def forget(self) -> None:
         """Remove what is kept of a round."""
@@ -65,11 +66,11 @@ class Round:
 class _Performer(Performer):
     """The worker's own, but for the thread that trains."""
 
-    learn: Callable[[Train, Any], None]
+    learn: Callable[[Train], None]
     halt: Callable[[], None]
 
     def _train(self, effect: Train) -> None:
-        self.learn(effect, self._outbox.residual(self._rounds.layout.size))
+        self.learn(effect)
 
     def _halt_training(self) -> None:
         self.halt()
@@ -169,20 +170,21 @@ class SiteActor(Actor):
         self.paused = paused
         self.take(Paused(paused))
 
-    def _learn(self, effect: Train, residual: Any) -> None:
+    def _learn(self, effect: Train) -> None:
         try:
-            going = self._begun(effect, residual)
+            going = self._begun(effect)
         except FedqueueError as error:
             self.take(TrainingFailed(str(error)))
             return
         self._training = going
         self.clock.after(going.left_s, partial(self._finish, going))
 
-    def _begun(self, effect: Train, residual: Any) -> Round:
+    def _begun(self, effect: Train) -> Round:
         now, kept = self.clock.now, self._kept
         if kept is not None and kept.asked == effect.announcement:
             return replace(kept, since=now)
-        outcome = self._rounds.run(effect.announcement, effect.model, residual, threading.Event())
+        draft = self.outbox.draft(self._rounds.layout.size)  # of a kept round it is in the outbox already
+        outcome = self._rounds.run(effect.announcement, effect.model, draft, threading.Event())
         whole_s = self._pace.round_s(outcome.made.steps, self._chance)
         return Round(effect.announcement, outcome, whole_s, whole_s, now)
 
