@@ -29,7 +29,7 @@ from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
 from site_worker.draft import Draft
 from site_worker.effects import Trained
-from site_worker.model import initial_weights
+from site_worker.model import SiteModel
 from site_worker.outbox import Made, read_local
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.source import telling
@@ -70,9 +70,10 @@ class LocalRounds:
     ) -> None:
         self._settings, self._task, self._clock = settings, task, clock
         self._place = place_named(settings.device, settings.precision)
+        self._model = SiteModel(task, self._place)
         self._trainer: tuple[list[list[float]], Trainer] | None = None
         self.task_name = task.name
-        self.layout = Layout.of(initial_weights(task))
+        self.layout = Layout.of(self._model.weights())
         self._folder = None if folder is None else Folder(folder)
         self._unfinished = Unfinished(self._folder, settings, task.name, self.layout) if self._folder else None
         self._own: Tensors = {}  # of the last round, where there is no outbox to read them from
@@ -81,6 +82,7 @@ class LocalRounds:
         """The facts of this site's hellos: its task, its model's layout, its rows and their statistics."""
         with telling(self._task.source):
             statistics = self._task.statistics() if self._task.statistics else None
+        lists = statistics.to_lists() if statistics else []
         return Hello(
             task=self._task.name,
             incarnation=bytes(16),
@@ -88,8 +90,8 @@ class LocalRounds:
             settled=0,
             made=0,
             layout_digest=self.layout.digest,
-            examples=Trainer(self._task, statistics, seed=self._settings.seed).examples,
-            statistics=statistics.to_lists() if statistics else [],
+            examples=self._trainer_for(lists).examples,
+            statistics=lists,
             evicted=False,
         )
 
@@ -194,11 +196,12 @@ class LocalRounds:
 
     def _trainer_for(self, lists: list[list[float]]) -> Trainer:
         if self._trainer is None or self._trainer[0] != lists:
+            self._trainer = None  # the rows of two need not be in memory at once
             statistics = FeatureStatistics.from_lists(lists) if lists else None
-            settings = self._settings
             trainer = Trainer(
-                self._task, statistics, seed=settings.seed, step_delay_s=settings.step_delay_s, place=self._place
-            )
+                self._task, statistics, seed=self._settings.seed, step_delay_s=self._settings.step_delay_s,
+                place=self._place, model=self._model,
+            )  # fmt: skip
             self._trainer = (lists, trainer)
         return self._trainer[1]
 

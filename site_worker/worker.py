@@ -17,6 +17,7 @@ import torch
 from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
+from broker.heap import give_back
 from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
@@ -202,6 +203,7 @@ class Performer:
             log.exception("the task failed")
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
         finally:
+            give_back()  # gigabytes, maybe, that others on this machine can use until the next round
             self._turns.release()
 
 
