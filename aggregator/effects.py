@@ -36,6 +36,7 @@ class KeepPart:
     site: str
     update: UpdatePart
     body: bytes = field(repr=False)
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

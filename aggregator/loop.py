@@ -7,11 +7,10 @@ journal; what was not announced is announced at the next start.
 The loop reads the journal (kept parts, settled sequences) but never writes it: writing is an effect.
 """
 
-import hashlib
 import json
 from typing import Any, Final
 
-from aggregator.admission import MAX_LEAP, check_fields, measured
+from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
@@ -19,6 +18,7 @@ from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFa
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import MODEL_CODEC, Publication
+from aggregator.reception import Receptions
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
@@ -59,6 +59,7 @@ class AggregatorLoop:
         )
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
+        self._receptions = Receptions(journal.transfers)
         self._budgets = self._remembered_budgets()
         self._publication = Publication(party, fold, self._announcement, self._plans)
         self._trouble: dict[str, str | None] = {}
@@ -202,30 +203,32 @@ class AggregatorLoop:
             return []
         try:
             check_fields(update, self._rounds.terms)
-            payload = self._whole(site, update, body)
-            if payload is None:
-                return [KeepPart(site, update, body)]
-            norm = self._measured(update, payload)
+            if update.parts == 1:
+                return self._accept(site, update, body, norm=self._measured(update, body), now=now)
+            reception = self._receptions.of(site, update, self._rounds.terms)
+            if update.part in reception.parts:
+                return []
+            kept: Effects = [KeepPart(site, update, body, now)]
+            if not reception.take(update.part, body):
+                return kept
+            norm = reception.finish()
         except RefusedUpdate as error:
+            self._receptions.over(site)
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
-        settlement.settle(update.sequence)
-        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
-        return [self._rounds.merge(site, update, payload, norm=norm, now=now)]
-
-    def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
-        """The payload if this part completes it; the other parts are in the journal."""
-        if update.parts == 1:
-            return body
-        kept = self._journal.parts(site, update.incarnation, update.sequence)
-        if len({*kept, update.part}) < update.parts:
-            return None
-        return self._journal.joined(site, update, body)
+        self._receptions.over(site)
+        return kept + self._accept(site, update, body, norm=norm, now=now)
 
     def _measured(self, update: UpdatePart, payload: bytes) -> float:
-        if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
-            raise RefusedUpdate("its parts are not the payload that was signed")
-        return measured(update, payload, self._rounds.terms)
+        check = Check(update, self._rounds.terms)
+        check.feed(payload)
+        return check.finish()
+
+    def _accept(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Effects:
+        """Merge a whole update; `body` is the part that came last."""
+        self._receipts.of(site, update.incarnation, known=update.settled).settle(update.sequence)
+        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
+        return [self._rounds.merge(site, update, body, norm=norm, now=now)]
 
     def _refuse(self, refusal: Refuse) -> Effects:
         """Journal it, and tell people at the console in the broker's refused queue.

@@ -109,14 +109,18 @@ class Rounds:
         self._aggregation, self._rule = aggregation, rule
         self.fold.strategy = aggregation.build()
 
-    def merge(self, site: str, update: UpdatePart, payload: bytes, *, norm: float, now: float) -> Accept:
-        """Merge an admitted update; its staleness is the versions published since its base."""
+    def merge(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Accept:
+        """Merge an admitted update; its staleness is the versions published since its base.
+
+        `body` is its payload, or the part of it that came last.
+        """
         staleness = self.fold.version - update.base_version
         self._ordinal += 1
-        self.fold.fetch.hold(self._ordinal, update.codec, payload)
+        self.fold.fetch.hold(self._ordinal, site, update, body)
         self.fold.add(Contribution(site, self._ordinal, staleness, update.examples, update.base_version))
         self._oldest = now if self._oldest is None else self._oldest
         weight = self.fold.strategy.worth.discount(staleness)
+        payload = body if update.parts == 1 else b""
         return Accept(Accepted(self._ordinal, site, update, payload, staleness, weight, norm, now))
 
     def close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> Effects:

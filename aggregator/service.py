@@ -116,8 +116,8 @@ class Performer:
                     effect.site, effect.incarnation, effect.sequence,
                     reason=effect.reason, size=effect.size, at=effect.at,
                 )  # fmt: skip
-            case KeepPart(site, update, body):
-                self._journal.keep_part(site, update, body)
+            case KeepPart(site, update, body, at):
+                self._journal.transfers.keep(site, update, body, at=at)
             case Snapshot(digest) if digest in self._written:
                 pass
             case Snapshot():
@@ -152,7 +152,7 @@ def _payload_bytes(effect: Any) -> int:
     match effect:
         case Accept(row):
             return len(row.payload)
-        case KeepPart(_, _, body):
+        case KeepPart(_, _, body, _):
             return len(body)
     return 0
 

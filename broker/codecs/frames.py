@@ -22,17 +22,20 @@ def longest(packed: int) -> int:
     return packed + packed // 128 + 512
 
 
-def covered(size: int) -> Iterator[tuple[int, int]]:
-    """(start, count) of every chunk of `size` coordinates."""
-    return ((start, min(CHUNK, size - start)) for start in range(0, size, CHUNK))
+def covered(size: int, first: int = 0) -> Iterator[tuple[int, int]]:
+    """(start, count) of every chunk of `size` coordinates, from that which starts at `first` on."""
+    return ((start, min(CHUNK, size - start)) for start in range(first, size, CHUNK))
 
 
 class Cutter:
-    """Pushes the frames of a payload of `size` coordinates out as they are complete. Used by one thread at a time."""
+    """Pushes the frames of a payload of `size` coordinates out as they are complete. Used by one thread at a time.
 
-    def __init__(self, size: int) -> None:
-        self._due = covered(size)
-        self._chunk, self._count, self._number = next(self._due, None), 0, 0
+    Where the payload's beginning has been dealt with, `first` is the coordinate at which the next chunk starts.
+    """
+
+    def __init__(self, size: int, first: int = 0) -> None:
+        self._due = covered(size, first)
+        self._chunk, self._number = next(self._due, None), first // CHUNK
         self._begun = bytearray()
 
     def feed(self, piece: Bytes) -> Iterator[Frame]:
@@ -49,6 +52,11 @@ class Cutter:
             if frame is not None:
                 chunk, self._chunk, self._number = self._chunk, next(self._due, None), self._number + 1
                 yield *chunk, frame
+
+    def drop(self) -> int:
+        """Forget what has come of the frame that is not complete, and say how many bytes these are: feed them again."""
+        pending, self._begun = len(self._begun), bytearray()
+        return pending
 
     def finish(self) -> None:
         """WireError names the chunk in which the payload has ended too early."""

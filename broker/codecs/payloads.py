@@ -41,6 +41,10 @@ class Decoder:
         for start, count, frame in self._cutter.feed(piece):
             yield start, open_frame(self._name, frame, count, start // CHUNK)
 
+    def drop(self) -> int:
+        """Forget what has come of the chunk that is not complete, and say how many bytes these are: feed them again."""
+        return self._cutter.drop()
+
     def finish(self) -> None:
         """WireError names the chunk in which the payload has ended too early."""
         self._cutter.finish()

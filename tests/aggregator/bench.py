@@ -130,8 +130,8 @@ def pending(fold: Fold) -> Vector:
     situation = Situation(fold.version + 1, tuple(fold.buffer), remember({}, fold.buffer, version=1), {})
     total = np.zeros_like(fold.model)
     for source, factor in fedbuff(situation, fold.strategy.worth).once.terms.items():
-        for start, values in fold.fetch(source):
-            total[start : start + len(values)] += values * np.float32(factor)
+        for start, opened in fold.fetch(source, 0, len(total)):
+            opened().add_to(total[start:], factor)
     return total
 
 
