@@ -12,6 +12,7 @@ from pathlib import Path
 from broker.errors import StorageError, UsageError
 
 _BUSY_S = 30.0
+_LARGEST_LOG = 64 << 20  # bytes of the write-ahead log that a large transaction leaves on the disk
 
 
 def open_database(
@@ -41,7 +42,8 @@ def _prepare(
 ) -> None:
     database.row_factory = sqlite3.Row
     # A page of 16 KiB holds a fourth of the overflow pages that a payload of megabytes would have by default.
-    for pragma in ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    pragmas = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    for pragma in (*pragmas, f"journal_size_limit={_LARGEST_LOG}"):
         database.execute(f"PRAGMA {pragma}")
     (found,) = database.execute("PRAGMA user_version").fetchone()
     if found == version:

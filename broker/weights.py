@@ -6,19 +6,19 @@ its values, so a file, a stream and a memory copy can be compared. Files are saf
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
 from broker.errors import StorageError, UsageError, WireError
-from broker.files import written_whole
+from broker.tensorfile import Buffer, Entry, checked, places, write_tensors
 
 Vector = NDArray[np.float32]
 
@@ -65,21 +65,40 @@ class Layout:
         rows = [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in self.tensors]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).digest()
 
-    def _slices(self) -> Iterator[tuple[Tensor, slice]]:
-        start = 0
-        for tensor in self.tensors:
-            yield tensor, slice(start, start + tensor.size)
-            start += tensor.size
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where each tensor ends in the vector."""
+        return list(accumulate(tensor.size for tensor in self.tensors))
 
-    def flatten(self, weights: Mapping[str, NDArray[np.float32]]) -> Vector:
-        """`weights` as one vector; WireError if names, shapes or dtypes differ from the layout."""
+    def _slices(self) -> Iterator[tuple[Tensor, slice]]:
+        for tensor, end in zip(self.tensors, self._ends, strict=True):
+            yield tensor, slice(end - tensor.size, end)
+
+    def require(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """WireError if names, shapes or dtypes of `weights` differ from the layout."""
         given = tuple(Tensor(name, weights[name].shape, str(weights[name].dtype)) for name in sorted(weights))
         if given != self.tensors:
             raise WireError("The weights do not have the federation's layout (names, shapes or dtypes differ).")
-        vector = np.empty(self.size, dtype=np.float32)
-        for tensor, place in self._slices():
-            vector[place] = weights[tensor.name].reshape(-1)
-        return vector
+
+    def flatten(self, weights: Mapping[str, NDArray[np.float32]]) -> Vector:
+        """`weights` as one vector; WireError if names, shapes or dtypes differ from the layout."""
+        self.require(weights)
+        return self.gather(weights, 0, self.size)
+
+    def gather(self, weights: Mapping[str, NDArray[np.float32]], start: int, stop: int) -> Vector:
+        """A copy of the coordinates from `start` to `stop` of what `flatten` would give; nothing else is copied.
+
+        `weights` must have the layout (`require`), and lie in memory without gaps, or they are copied whole.
+        """
+        stretch = np.empty(stop - start, dtype=np.float32)
+        number = bisect_right(self._ends, start)
+        at = start
+        while at < stop:
+            tensor, end = self.tensors[number], self._ends[number]
+            first, last = at - (end - tensor.size), min(stop, end) - (end - tensor.size)
+            stretch[at - start : at - start + last - first] = weights[tensor.name].reshape(-1)[first:last]
+            at, number = min(stop, end), number + 1
+        return stretch
 
     def unflatten(self, vector: Vector) -> dict[str, NDArray[np.float32]]:
         """Views into `vector`, one a tensor; no copy."""
@@ -97,33 +116,65 @@ def model_digest(layout_digest: bytes, vector: Vector) -> bytes:
 
 def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is."""
-    try:
-        with written_whole(path) as temporary:
-            save_file(layout.unflatten(vector), temporary, metadata=dict(metadata or {}))
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"The model could not be written to {path}: {error}.") from error
+
+    def entry(name: str, values: Vector) -> Entry:
+        return Entry(name, "F32", values.shape, lambda: [_bytes_of(values)])
+
+    write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata)
 
 
 def load_model(path: Path) -> tuple[Layout, Vector]:
     """Layout and vector of a safetensors file; UsageError if it is missing, StorageError if it is damaged."""
-    if not path.is_file():
-        raise UsageError(f"There is no model file {path}; 'fedqueue site init' makes one at a hospital.")
+    layout, offsets = _found(path)
+    vector = np.empty(layout.size, dtype="<f4")
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} is not a readable safetensors file: {error}.") from error
-    except (TypeError, AttributeError, KeyError) as error:  # how safetensors says that numpy has no such number
-        raise UsageError(f"{path} holds bfloat16 or float8, but shared tensors must be float32.") from error
-    layout = Layout.of(weights)
-    return layout, layout.flatten(weights)
+        with path.open("rb") as file:
+            for name, values in layout.unflatten(vector).items():
+                file.seek(offsets[name])
+                if file.readinto(_bytes_of(values)) != values.nbytes:
+                    raise StorageError(f"{path} became shorter while it was read.")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+    return layout, vector.astype(np.float32, copy=False)
+
+
+def map_model(path: Path) -> tuple[Layout, Vector]:
+    """As `load_model`, but the file is the memory, and stays as it is whatever is written to the vector.
+
+    The file must not be changed while the vector is used; it may be replaced or removed.
+    """
+    layout, offsets = _found(path)
+    first = offsets[layout.tensors[0].name]
+    in_order = all(offsets[tensor.name] == first + 4 * place.start for tensor, place in layout._slices())
+    if not in_order or first % 4:
+        return load_model(path)
+    try:
+        return layout, np.memmap(path, dtype="<f4", mode="c", offset=first, shape=(layout.size,))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself; UsageError if it is missing, StorageError if it is damaged."""
     if not path.is_file():
         raise UsageError(f"There is no model file {path}.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} is not a readable safetensors file: {error}.") from error
+    return checked(path)
+
+
+def _found(path: Path) -> tuple[Layout, dict[str, int]]:
+    """The layout of a file, and where in it each tensor begins."""
+    if not path.is_file():
+        raise UsageError(f"There is no model file {path}; 'fedqueue site init' makes one at a hospital.")
+    tensors = places(path)
+    odd = [one for one in tensors if one.dtype != "F32"]
+    if odd:
+        raise UsageError(f"Tensor {odd[0].name!r} of {path} is {odd[0].dtype}, but shared tensors must be float32.")
+    layout = Layout(tuple(Tensor(one.name, one.shape) for one in tensors))
+    if not layout.size:
+        raise UsageError(f"{path} has no tensor to share.")
+    return layout, {one.name: one.offset for one in tensors}
+
+
+def _bytes_of(values: Vector) -> Buffer:
+    """The bytes of an array without gaps, little-endian."""
+    return np.ascontiguousarray(values, dtype="<f4").reshape(-1).view(np.uint8).data

@@ -60,3 +60,15 @@ def test_a_version_to_which_no_way_leads_is_refused(tmp_path: Path, version: int
     with pytest.raises(StorageError, match=f"has schema version 1, this program needs {version}"):
         open_database(path, "", version=version, upgrades=upgrades)
     assert contents(path) == (1, ["a"], [(41,)])
+
+
+def test_the_log_of_a_large_transaction_does_not_stay_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.database._LARGEST_LOG", 1 << 20)
+    database = open_database(tmp_path / "x.db", "CREATE TABLE a (body BLOB)", version=1)
+    log = tmp_path / "x.db-wal"
+    database.execute("INSERT INTO a VALUES (zeroblob(20000000))")
+    assert log.stat().st_size > 20_000_000
+    for _ in range(2):  # the first begins the log anew, once all of it is in the database
+        database.execute("INSERT INTO a VALUES (x'00')")
+    assert log.stat().st_size <= 1 << 20
+    database.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from broker.errors import StorageError, UsageError, WireError
-from broker.weights import Layout, Tensor, load_model, model_digest, save_model
+from broker.weights import Layout, Tensor, load_model, map_model, model_digest, save_model
 
 WEIGHTS = {
     "weight": np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32),
@@ -47,6 +47,25 @@ def test_flatten_and_unflatten_are_inverse(shapes: dict[str, list[int]]) -> None
     weights = layout.unflatten(vector)
     assert Layout.of(weights) == layout
     np.testing.assert_array_equal(layout.flatten(weights), vector, strict=True)
+
+
+@pytest.mark.parametrize("start", range(8))
+@pytest.mark.parametrize("stop", range(8))
+def test_a_stretch_of_the_vector_is_gathered_over_the_borders_of_tensors(start: int, stop: int) -> None:
+    np.testing.assert_array_equal(LAYOUT.gather(WEIGHTS, start, max(start, stop)), VECTOR[start:stop], strict=True)
+
+
+def test_tensors_of_nothing_lie_between_others() -> None:
+    empty = np.zeros((2, 0), dtype=np.float32)
+    weights = {"a": empty, "b": VECTOR[:2], "c": empty, "d": VECTOR[2:]}
+    layout = Layout.of(weights)
+    assert [layout.gather(weights, start, start + 2).tolist() for start in (0, 1, 2)] == [[5, 6], [6, 7], [7, 1]]
+
+
+def test_a_gathered_stretch_is_a_copy() -> None:
+    weights = {"w": np.zeros(3, dtype=np.float32)}
+    Layout.of(weights).gather(weights, 0, 2)[:] = 1.0
+    assert weights["w"].tolist() == [0, 0, 0]
 
 
 def test_unflatten_gives_views() -> None:
@@ -91,6 +110,29 @@ def test_a_model_file_round_trips(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_a_mapped_model_is_the_file_and_what_is_written_to_it_stays_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, LAYOUT, VECTOR, metadata={"version": "12"})
+    before = path.read_bytes()
+    layout, vector = map_model(path)
+    assert layout == LAYOUT
+    assert isinstance(vector, np.memmap)
+    np.testing.assert_array_equal(vector, VECTOR)
+    assert model_digest(layout.digest, vector) == model_digest(LAYOUT.digest, VECTOR)
+    vector += 1
+    assert path.read_bytes() == before
+
+
+def test_a_file_whose_tensors_lie_in_another_order_is_read_all_the_same(tmp_path: Path) -> None:
+    header = (
+        b'{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+    )
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<2f", 2.0, 1.0))
+    for read in (load_model, map_model):
+        assert read(path)[1].tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failing_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     path = tmp_path / "model.safetensors"
@@ -132,8 +174,9 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(StorageError, match="not a readable safetensors file"):
-            load_model(path)
+        for read in (load_model, map_model):
+            with pytest.raises(StorageError, match="not a readable safetensors file"):
+                read(path)
 
 
 def test_files_that_are_no_model_of_ours(tmp_path: Path) -> None:
@@ -142,5 +185,5 @@ def test_files_that_are_no_model_of_ours(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
     path = tmp_path / "bfloat16.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
-    with pytest.raises(UsageError, match="must be float32"):
+    with pytest.raises(UsageError, match=r"Tensor 'a' of .* is BF16, but shared tensors must be float32"):
         load_model(path)
