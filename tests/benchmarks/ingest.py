@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from aggregator.enrolment import Founding, add_site, create
-from broker.codecs import encode
+from broker.codecs import CODECS, encode
 from broker.database import open_readonly
 from broker.errors import FedqueueError
 from broker.identity import PrivateKey
@@ -220,7 +220,7 @@ def _peak_mb(pid: int) -> float:
 @click.command()
 @click.option("--sites", default=8, show_default=True, type=click.IntRange(1, 64))
 @click.option("--params", default=1_000_000, show_default=True, type=click.IntRange(1))
-@click.option("--codec", default="int8", show_default=True, type=click.Choice(["float32", "int8"]))
+@click.option("--codec", default="int8", show_default=True, type=click.Choice(list(CODECS)))
 @click.option("--seconds", default=20.0, show_default=True, help="How long to count, after warming up.")
 @click.option("--window", default=4, show_default=True, help="Updates of one site that may await their receipt.")
 @click.option("--strategy", default="patient", show_default=True, help="How updates become versions.")
