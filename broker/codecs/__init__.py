@@ -8,11 +8,11 @@ receiver knows every size before it decompresses anything: a frame that declares
 docs/wire-format.md has the byte-level description; tests/golden holds payloads that must decode for ever.
 """
 
-from broker.codecs.chunks import encode_chunk, open_frame
+from broker.codecs.chunks import encode_chunk, open_frame, threshold
 from broker.codecs.frames import Bytes, Cutter, frames
 from broker.codecs.levels import BLOCK
 from broker.codecs.payloads import Decoder, decode, decoded, encode, max_payload_bytes
-from broker.codecs.pieces import CHUNK, Dense, Piece, Sparse, Vector
+from broker.codecs.pieces import CHUNK, Dense, Packed, Piece, Sparse, Vector
 from broker.codecs.table import CODECS, Codec, codec_named
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Cutter",
     "Decoder",
     "Dense",
+    "Packed",
     "Piece",
     "Sparse",
     "Vector",
@@ -35,4 +36,5 @@ __all__ = [
     "frames",
     "max_payload_bytes",
     "open_frame",
+    "threshold",
 ]

@@ -4,18 +4,19 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from broker.codecs.chunks import encode_chunk, open_frame
+from broker.codecs.chunks import encode_chunk, open_frame, threshold
 from broker.codecs.frames import LENGTH, Bytes, Cutter, covered, frames, longest
 from broker.codecs.pieces import CHUNK, Piece, Vector
-from broker.codecs.table import CODECS, codec_named
+from broker.codecs.table import CODECS
 from broker.errors import WireError
 
 
 def encode(name: str, vector: Vector, *, level: int = 1) -> bytes:
     """The payload of a finite `vector`, shape (n,). `level` is zstd's."""
-    codec_named(name)  # also of a vector of none
+    least = threshold(name, [vector], len(vector))
     return b"".join(
-        encode_chunk(name, vector[start : start + count], level=level) for start, count in covered(len(vector))
+        encode_chunk(name, vector[start : start + count], level=level, threshold=least)
+        for start, count in covered(len(vector))
     )
 
 
@@ -54,7 +55,7 @@ def decoded(name: str, pieces: Bytes | Iterable[Bytes], size: int) -> Vector:
     """The whole vector of a payload."""
     vector = np.empty(size, dtype=np.float32)
     for start, piece in decode(name, pieces, size):
-        vector[start : start + piece.count] = piece.dense()
+        piece.copy_to(vector[start : start + piece.count])
     return vector
 
 

@@ -116,7 +116,7 @@ def test_a_frame_that_no_codec_needs_is_refused_before_it_comes() -> None:
 def test_a_damaged_chunk_is_named(codec: str) -> None:
     payload = bytearray(encode(codec, VECTOR))
     second = 4 + int.from_bytes(payload[:4], "little")
-    payload[second + 4 + 1000] ^= 0x10
+    payload[second + 4 + int.from_bytes(payload[second : second + 4], "little") // 2] ^= 0x10
     with pytest.raises(WireError, match="Chunk 1 "):
         decoded(codec, bytes(payload), len(VECTOR))
     seen = []
@@ -140,17 +140,20 @@ def test_unknown_codecs_are_refused_before_anything_comes() -> None:
         open_frame("pickle", b"", 1, 0)
 
 
-def test_threads_open_frames_at_once() -> None:
-    """Each has its own zstd: one decompressor for all of them would mix their chunks or crash."""
-    vectors = [RNG.normal(size=50_000).astype(np.float32) for _ in range(4)]
-    chunks = [encode_chunk("float32", vector)[4:] for vector in vectors]
+@pytest.mark.parametrize("codec", CODECS)
+def test_threads_open_and_pack_frames_at_once(codec: str) -> None:
+    """Each has its own zstd and scratch: one for all of them would mix their chunks or crash."""
+    vectors = [RNG.normal(size=150_000).astype(np.float32) for _ in range(4)]
+    chunks = [encode_chunk(codec, vector)[4:] for vector in vectors]
+    sums = [open_frame(codec, chunk, 150_000, 0).dense() * np.float32(0.3) + vectors[0] for chunk in chunks]
     right: list[bool] = []
 
     def open_often(number: int) -> None:
         for _ in range(30):
-            piece = open_frame("float32", chunks[number], 50_000, number)
-            right.append(piece.dense().tobytes() == vectors[number].tobytes())
-            right.append(encode_chunk("float32", vectors[number])[4:] == chunks[number])
+            target = vectors[0].copy()
+            open_frame(codec, chunks[number], 150_000, number).add_to(target, 0.3)
+            right.append(target.tobytes() == sums[number].tobytes())
+            right.append(encode_chunk(codec, vectors[number])[4:] == chunks[number])
 
     threads = [threading.Thread(target=open_often, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker.codecs import Dense, Piece, Sparse, Vector
-from broker.codecs.pieces import STRIDE
+from broker.codecs.scratch import STRIDE
 
 RNG = np.random.default_rng(5)
 
@@ -14,7 +14,7 @@ def floats(*values: float) -> Vector:
 
 
 def sparse(count: int, entries: dict[int, float]) -> Sparse:
-    return Sparse(np.array(list(entries), dtype=np.uint32), floats(*entries.values()), count)
+    return Sparse(np.array(list(entries), dtype=np.intp), floats(*entries.values()), count)
 
 
 PIECES: dict[str, Piece] = {
@@ -53,7 +53,7 @@ def test_adding_gives_the_bits_of_the_plain_sum(count: int, factor: float) -> No
 
 @pytest.mark.parametrize("factor", [1.0, -1.0, 0.1, 1 / 3])
 def test_a_sparse_piece_adds_the_bits_of_its_dense_self(factor: float) -> None:
-    indices = np.sort(RNG.choice(10_000, 300, replace=False)).astype(np.uint32)
+    indices = np.sort(RNG.choice(10_000, 300, replace=False))
     piece = Sparse(indices, RNG.normal(size=300).astype(np.float32), 10_000)
     target = RNG.normal(size=10_000).astype(np.float32)
     densely = target.copy()
