@@ -53,6 +53,10 @@ class Line:
         """Do `command` on the connection's thread, soon; never, if the connection is lost or ended before."""
         self._loop.add_callback_threadsafe(self.guarded(lambda: command() if self.is_open else None))
 
+    def call_later(self, delay_s: float, command: Callable[[], None]) -> None:
+        """As `post`, after a time. Only for the connection's thread."""
+        self._loop.call_later(delay_s, self.guarded(lambda: command() if self.is_open else None))
+
     def end(self) -> None:
         """Close the connection in order, soon; if it is not made yet, as soon as it is."""
         self._loop.add_callback_threadsafe(self._end)

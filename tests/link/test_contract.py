@@ -256,7 +256,7 @@ def test_what_is_asked_in_a_flood_makes_a_blocked_receiver_take_in_no_more(
     declare(writer, written, federation_topology("fed"))
     for number, name in enumerate(queues * 2):
         writer.publish(Outgoing("", name, bytes(MIB), token=number))
-    assert [written.next(Confirmed).token for _ in range(32)] == list(range(32))
+    assert {written.next(Confirmed).token for _ in range(32)} == set(range(32))
 
     gate = Gate()
     reader = opened(world.make(gate, "reader"), gate)
