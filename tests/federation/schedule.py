@@ -105,8 +105,7 @@ def run_schedule(
     if tell is not None:
         tell(str(shape))
     with ExitStack() as stack:
-        for name in ("broker.messages.PART_BYTES", "aggregator.publication.PART_BYTES"):
-            stack.enter_context(patch(name, shape.part_bytes))
+        stack.enter_context(patch("broker.messages.PART_BYTES", shape.part_bytes))
         stack.enter_context(patch.dict(SiteNames.topology.__kwdefaults__, max_updates_bytes=UPDATES_BYTES))
         world = World(
             path, seed, sites=shape.sites, versions=0, mutant=mutant, aggregation=shape.aggregation,
