@@ -92,6 +92,9 @@ class AggregatorLoop:
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
         self._now = now
+        return [*self._on(event, now), *self._publication.ask()]
+
+    def _on(self, event: Any, now: float) -> Effects:
         match event:
             case Tick():
                 return self._on_tick(now)

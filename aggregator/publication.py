@@ -1,10 +1,10 @@
 """Bringing versions to the sites: parts into the stream, the offset of part 0 read back, then the announcement.
 
-What is published of a version is encoded to files (aggregator/downlink.py), journaled, and written part by part, the next
-when the last is confirmed: memory holds one part. Confirms carry no offsets, so the aggregator attaches its own consumer
-at "next" before it writes and waits for its own part 0. Versions made meanwhile are skipped; the newest goes out next. A
-restart goes on at the part that is missing. Before anything is announced after a connection was made, the newest part 0
-is read again: a broker that has lost its disk has lost the stream, and then a keyframe is written anew.
+What is published of a version is encoded to files (aggregator/downlink.py), journaled, and written part by part, the
+next when the last is confirmed: memory holds one part. Confirms carry no offsets, so the aggregator attaches its own
+consumer at "next" before it writes and waits for its own part 0. Versions made meanwhile are skipped; the newest goes
+out next. A restart goes on at the part that is missing. Before anything is announced after a connection was made, the
+newest part 0 is read again: a broker that has lost its disk has lost the stream, and then a keyframe is written anew.
 
 An announcement names the newest keyframe and the differences around it: a site that holds any of these models reads the
 differences after it, any other the keyframe and what follows.
@@ -70,7 +70,7 @@ class Publication:
         self._newest = max(rows, key=lambda row: row.version, default=None)
         self._due = [] if self._newest is None else [row for row in rows if self._unfinished(row, self._newest)]
         self._job: _Job | None = None
-        self._encoding = self._key_wanted = self._reading = False
+        self._encoding = self._asking = self._key_wanted = self._reading = False
         self._probing: tuple[Published, float] | None = None
         self._attempts = 0
         self._moved: tuple[tuple[int, int, int], float] | None = None
@@ -196,9 +196,14 @@ class Publication:
             self._attempts += 1
             self._job = _Job(self._attempts, row, row.confirmed)
             return self._listen() if row.offset is None else self._next_part()
-        if not self._behind:
+        self._encoding = self._asking = self._behind
+        return []
+
+    def ask(self) -> Effects:
+        """What is to be encoded; once an event is dealt with, so that the model is the one that the effect means."""
+        if not self._asking:
             return []
-        key, self._key_wanted, self._encoding = self._key_wanted or self._key_due, False, True
+        key, self._key_wanted, self._asking = self._key_wanted or self._key_due, False, False
         fold = self._fold
         return [Encode(Wanted(fold.version, fold.digest, fold.model, self._newest, self._codec, key, self._now))]
 
