@@ -56,7 +56,8 @@ def test_sites_come_to_the_same_bits(folder: Folder) -> None:
     downlink, models = Downlink(folder, LAYOUT), ModelMemory(LAYOUT)
     row, offset = None, 0
     for version in range(4):
-        for row in downlink.encode(wanted(version, row, key=version == 2)):
+        rows = downlink.encode(wanted(version, row, key=version == 2))
+        for row in rows:
             leg = Leg(row.version, row.digest, row.codec, row.payload_bytes, row.parts, offset, row.base_digest)
             for part in range(row.parts):
                 models.keep(leg, part, offset, downlink.part(row, part) or b"")
