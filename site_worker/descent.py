@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from broker.errors import FedqueueError
 from site_worker.batches import Part, batches
-from site_worker.model import SiteModel, copies
+from site_worker.model import SiteModel
 from site_worker.noise import drawing
 from site_worker.optimizers import Descender
 from site_worker.plan import Plan
+from site_worker.tensors import copies
 
 CHECKS: Final = 20
 

@@ -14,10 +14,9 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Keep an update and the residual that follows from it."""
+    """Make an update of its draft."""
 
     made: Made
-    residual: Vector | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,9 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Event: training is over. `made` has no sequence yet (0); `residual` is what the codec left out."""
+    """Event: training is over, and what it came to is drafted in the outbox. `made` has no sequence yet (0)."""
 
     made: Made
-    residual: Vector | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

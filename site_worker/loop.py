@@ -267,8 +267,8 @@ class SiteLoop:
 
     def _on_training(self, event: Trained | TrainingFailed | Halted, now: float) -> Effects:
         match event:
-            case Trained(made, residual):
-                return self._on_trained(made, residual)
+            case Trained(made):
+                return self._on_trained(made)
             case TrainingFailed(reason):
                 self._training = None
                 self._fail(reason, now)
@@ -277,14 +277,14 @@ class SiteLoop:
                 self._training, self._unfinished = None, kept
                 return self._begin(now)
 
-    def _on_trained(self, made: Made, residual: Any) -> Effects:
+    def _on_trained(self, made: Made) -> Effects:
         announcement, self._training = self._training, None
         assert announcement is not None
         self._trained, self._failures, self._note = announcement.version, 0, ""
         numbered = made.numbered(self._dispatch.next_sequence())
         self._newest = numbered.sequence
         self._availability.note_update(made.made_at)
-        effects: Effects = [Store(numbered, residual)]
+        effects: Effects = [Store(numbered)]
         effects += self._dispatch.added(numbered.sequence, numbered.payload_bytes)
         return effects + self._begin(made.made_at)
 

@@ -14,20 +14,18 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from broker.errors import StorageError, UsageError
+from broker.errors import UsageError
 from site_worker.devices import PROCESSOR, Place
 from site_worker.noise import drawing
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
+from site_worker.tensors import Tensors, copies
 
 Weights = Mapping[str, NDArray[np.float32]]
-Tensors = Mapping[str, Tensor]
 INITIAL_SEED: Final = 0
 
 
@@ -126,20 +124,6 @@ def initial_weights(task: Task, *, seed: int = INITIAL_SEED) -> dict[str, NDArra
     return SiteModel(task, seed=seed).weights()
 
 
-def packed(tensors: Tensors) -> bytes:
-    """Tensors as safetensors, b"" if there are none."""
-    return safetensors.torch.save(dict(tensors)) if tensors else b""
-
-
-def unpacked(data: bytes) -> dict[str, Tensor]:
-    """The tensors that `packed` was given; StorageError if the bytes are damaged."""
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data) if data else {}
-    except SafetensorError as error:
-        raise StorageError(f"The tensors that stay at this site are damaged in its outbox: {error}.") from error
-    return tensors
-
-
 def _divided(network: nn.Module, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of what travels and of what stays."""
     state = {name: one for name, one in network.state_dict().items() if isinstance(one, Tensor)}
@@ -152,11 +136,6 @@ def _divided(network: nn.Module, task: Task) -> tuple[tuple[str, ...], tuple[str
     local |= {name for name, one in state.items() if not one.is_floating_point()}
     shared = tuple(name for name in state if name not in local | fixed)
     return shared, tuple(name for name in state if name in local - fixed)
-
-
-def copies(tensors: Tensors) -> dict[str, Tensor]:
-    """Copies on the processor, sharing memory with nothing: tied tensors too, which safetensors would not take."""
-    return {name: one.detach().to("cpu", copy=True).contiguous() for name, one in tensors.items()}
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

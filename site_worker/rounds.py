@@ -1,14 +1,13 @@
 """One round at a site: evaluate the announced model, train from it, compress what was learned.
 
-Error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): what the codec leaves out of this update is
-added to the next, so a lossy codec delays information but never drops it. The residual is not tied to a base model.
+What is learned goes into a draft chunk by chunk (site_worker/compression.py), so a round needs the memory of model and
+gradients, and of what its optimizer remembers.
 
 A round is kept in the site's folder while it trains and continued after a stop or a crash, with the bits of one that
 was not interrupted: see site_worker/unfinished.py. The tensors that stay at the site come from the outbox, where the
 last update left them.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -20,19 +19,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import CODECS, decoded, encode
+from broker.codecs import CODECS
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.checkpoint import Facts
+from site_worker.compression import compress, targets
 from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
+from site_worker.draft import Draft
 from site_worker.effects import Trained
-from site_worker.model import Tensors, initial_weights, packed, unpacked
+from site_worker.model import initial_weights
 from site_worker.outbox import Made, read_local
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
+from site_worker.tensors import Tensors, packed, unpacked
 from site_worker.training import Outcome, Plan, Trainer, TrainingError
 from site_worker.unfinished import Unfinished
 
@@ -100,24 +102,34 @@ class LocalRounds:
         if self._unfinished:
             self._unfinished.forget()
 
-    def run(
-        self, announcement: Announcement, model: Vector | None, residual: Vector, stopping: threading.Event
-    ) -> Trained:
-        """Evaluate, train and compress; if a round of exactly this announcement is kept, go on with it.
+    def run(self, announcement: Announcement, model: Vector | None, draft: Draft, stopping: threading.Event) -> Trained:
+        """Evaluate, train and compress into `draft`; if a round of exactly this announcement is kept, go on with it.
 
         Without `model` the kept round is all there is. TrainingError if it cannot be done; Stopped if `stopping` was
         set, and then what was trained so far is kept.
         """
+        codec = self._settings.codec or announcement.codec
+        if codec not in CODECS:
+            raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
+        begun, outcome = self.learn(announcement, model, stopping)
+        try:
+            error = compress(codec, targets(self.layout, outcome.weights, begun.base, draft.residual), draft)
+        except TrainingError:
+            self.forget()
+            raise
+        draft.add_local(packed(outcome.own))
+        draft.close()
+        self._own = outcome.own
+        return Trained(self._made(begun, outcome, codec, draft, error))
+
+    def learn(
+        self, announcement: Announcement, model: Vector | None, stopping: threading.Event
+    ) -> tuple[Begun, Outcome]:
+        """As `run`, but without compressing: what the round began from, and what it has come to."""
         started, plan = time.monotonic(), self._plan(announcement)
         trainer, own = self._trainer_for(announcement.statistics), self._own_tensors()
         begun = self._begun(announcement, model, started, partial(trainer.evaluate, own=own))
-        outcome = self._learned(trainer, begun, plan, own, stopping)
-        target = self.layout.flatten(outcome.weights) - begun.base + residual
-        if not np.isfinite(target).all():
-            self.forget()
-            raise TrainingError("The trained weights are not finite; ask the coordinator for a lower learning rate.")
-        self._own = outcome.own
-        return self._trained(begun, outcome, target)
+        return begun, self._learned(trainer, begun, plan, own, stopping)
 
     def _own_tensors(self) -> Tensors:
         return unpacked(read_local(self._folder.outbox_file)) if self._folder else self._own
@@ -163,13 +175,8 @@ class LocalRounds:
             self.forget()
             raise
 
-    def _trained(self, begun: Begun, outcome: Outcome, target: Vector) -> Trained:
-        codec = self._settings.codec or begun.asked.codec
-        if codec not in CODECS:
-            raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
-        payload = encode(codec, target)
-        left_out = None if CODECS[codec].lossless else target - decoded(codec, payload, len(target))
-        made = Made(
+    def _made(self, begun: Begun, outcome: Outcome, codec: str, draft: Draft, error: float) -> Made:
+        return Made(
             sequence=0,
             base_version=begun.asked.version,
             base_digest=begun.asked.model_digest,
@@ -178,14 +185,12 @@ class LocalRounds:
             held_out=begun.facts.held_out,
             metrics=tuple(begun.facts.metrics),
             codec=codec,
-            payload_digest=hashlib.sha256(payload).digest(),
+            payload_digest=draft.payload_digest,
             made_at=self._clock(),
             training_s=begun.spent_s(),
-            payload_bytes=len(payload),
-            payload=payload,
-            local=packed(outcome.own),
+            payload_bytes=draft.payload_bytes,
+            error=error,
         )
-        return Trained(made, left_out)
 
     def _trainer_for(self, lists: list[list[float]]) -> Trainer:
         if self._trainer is None or self._trainer[0] != lists:

@@ -23,11 +23,12 @@ from broker.statistics import FeatureStatistics
 from site_worker.batches import Part, part_of
 from site_worker.descent import Descent, State, TrainingError
 from site_worker.devices import PROCESSOR, Place
-from site_worker.model import SiteModel, Tensors, Weights, initial_weights
+from site_worker.model import SiteModel, Weights, initial_weights
 from site_worker.noise import drawing
 from site_worker.plan import Plan, RefusedPlan
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Split, Task
+from site_worker.tensors import Tensors
 
 __all__ = ["Keeper", "Outcome", "Plan", "RefusedPlan", "Stopped", "Trainer", "TrainingError", "initial_weights"]
 

@@ -2,12 +2,10 @@
 
 import logging
 import random
-import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from broker.messages import Announcement
 from site_worker.checkpoint import Asked, RoundKeeper
 from site_worker.descent import Progress, State
 from site_worker.training import Stopped, TrainingError
+from tests.site_worker.drafts import done
 from tests.site_worker.practice import (
     After,
     Vector,
@@ -47,7 +46,7 @@ def asked(model: Vector) -> Announcement:
 def kept(tmp_path: Path, asked: Announcement, model: Vector) -> Path:
     """A site's folder with a round stopped before step 5."""
     with pytest.raises(Stopped):
-        rounds(tmp_path).run(asked, model, np.zeros_like(model), After(4))
+        done(rounds(tmp_path), asked, model, stopping=After(4))
     return tmp_path
 
 
@@ -59,10 +58,7 @@ def steps_taken(folder: Path, asked: Announcement, model: Vector | None, **setti
         losses.append(1)
         return task().loss(scores, labels)
 
-    size = rounds(None).layout.size
-    trained = rounds(folder, task(loss=loss), **settings).run(
-        asked, model, np.zeros(size, dtype=np.float32), threading.Event()
-    )
+    trained = done(rounds(folder, task(loss=loss), **settings), asked, model)
     return len(losses), outcome(trained)
 
 
@@ -114,7 +110,7 @@ def test_without_its_state_the_kept_model_is_still_begun_from(kept: Path, asked:
 def test_without_its_model_nothing_can_be_continued(kept: Path, asked: Announcement, model: Vector) -> None:
     corrupted(kept / "round" / "base.safetensors", "cut")
     with pytest.raises(TrainingError, match="fetch its model again"):
-        rounds(kept).run(asked, None, np.zeros_like(model), threading.Event())
+        done(rounds(kept), asked, None)
     assert rounds(kept).unfinished() is None
 
 
@@ -158,16 +154,14 @@ def test_a_state_of_another_network_with_the_same_layout_is_put_aside(
             super().__init__(*noisy())
             self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
 
-    trained = rounds(kept, task(model=Counting)).run(asked, model, np.zeros_like(model), threading.Event())
+    trained = done(rounds(kept, task(model=Counting)), asked, model)
     assert trained.made.steps == 9
     assert "its tensors are not those of this task and plan" in caplog.text
 
 
 def test_a_round_that_left_the_numbers_is_not_continued(kept: Path, asked: Announcement, model: Vector) -> None:
     with pytest.raises(TrainingError, match="at step 5"):
-        rounds(kept, task(loss=lambda scores, _: scores.mean() * float("nan"))).run(
-            asked, model, np.zeros_like(model), threading.Event()
-        )
+        done(rounds(kept, task(loss=lambda scores, _: scores.mean() * float("nan"))), asked, model)
     assert rounds(kept).unfinished() is None
 
 
@@ -175,7 +169,7 @@ def test_a_second_one_put_aside_takes_the_place_of_the_first(kept: Path, asked: 
     for version in (8, 9):
         other = msgspec.structs.replace(asked, version=version)
         with pytest.raises(Stopped):
-            rounds(kept).run(other, model, np.zeros_like(model), After(1))
+            done(rounds(kept), other, model, stopping=After(1))
     assert sorted(path.name for path in kept.iterdir()) == ["round", "round.aside"]
     found = msgspec.json.decode((kept / "round.aside" / "announcement.json").read_bytes(), type=Asked)
     assert found.announcement.version == 8
@@ -193,13 +187,13 @@ def test_a_full_disk_is_logged_once_and_training_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("site_worker.checkpoint.written_whole", failing)
-    trained = rounds(tmp_path, checkpoint_s=1e-9).run(asked, model, np.zeros_like(model), threading.Event())
+    trained = done(rounds(tmp_path, checkpoint_s=1e-9), asked, model)
     assert outcome(trained) == undisturbed(asked, model)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert said.startswith("the round goes on without being kept: ")
     assert said.endswith("announcement.json could not be written: No space left on device.")
     with pytest.raises(Stopped):
-        rounds(tmp_path).run(asked, model, np.zeros_like(model), After(2))
+        done(rounds(tmp_path), asked, model, stopping=After(2))
 
 
 def test_a_disk_that_fills_up_leaves_what_was_kept_before(
@@ -208,7 +202,7 @@ def test_a_disk_that_fills_up_leaves_what_was_kept_before(
     with monkeypatch.context() as full:
         full.setattr("site_worker.checkpoint.written_whole", failing)
         with pytest.raises(Stopped):
-            rounds(kept).run(asked, None, np.zeros_like(model), After(2))
+            done(rounds(kept), asked, None, stopping=After(2))
     assert steps_taken(kept, asked, None) == (5, undisturbed(asked, model))
 
 
