@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker.codecs import Dense, Piece, Sparse, Vector
+from broker.codecs import Dense, Piece, Sparse, Vector, encode_chunk, open_frame
 from broker.codecs.scratch import STRIDE
 
 RNG = np.random.default_rng(5)
@@ -84,3 +84,14 @@ def test_what_is_not_finite_shows_in_the_norm_without_a_warning(value: float) ->
         target = np.full(piece.count, 3e38, dtype=np.float32)
         piece.add_to(target, 10)
         assert not np.isfinite(target).all()
+
+
+@pytest.mark.parametrize("codec", ["int8", "top5", "float32"])
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (0, 0), (9, 9), (3, 70_003), (STRIDE, 90_000), (89_999, 90_000)])
+def test_a_cut_has_the_bits_of_the_whole(codec: str, first: int, last: int) -> None:
+    chunk = encode_chunk(codec, RNG.normal(size=90_000).astype(np.float32))
+    piece = open_frame(codec, chunk[4:], 90_000, 0)
+    cut = piece.cut(first, last)
+    assert cut.count == last - first
+    assert cut.dense().tobytes() == piece.dense()[first:last].tobytes()
+    assert Dense(piece.dense()).cut(first, last).dense().tobytes() == cut.dense().tobytes()
