@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.settings import Limits
-from broker.codecs import CODECS, Bytes, Decoder, max_payload_bytes
+from broker.codecs import CODECS, Bytes, Decoder, Form, max_payload_bytes
 from broker.errors import RefusedUpdate, WireError
 from broker.messages import UpdatePart, part_count
 
@@ -19,13 +19,13 @@ MAX_LEAP: Final = 100_000
 
 @dataclass(frozen=True)
 class Terms:
-    """What an update is held against; `digests` maps every version to its model's digest.
+    """What an update is held against: `form` is the model's, `digests` maps every version to its model's digest.
 
     `max_staleness` is in versions, None for no limit.
     """
 
     task: str
-    parameters: int
+    form: Form
     digests: Mapping[int, bytes]
     limits: Limits
     max_staleness: int | None = None
@@ -49,18 +49,18 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"{update.examples} examples are over the limit of {terms.limits.max_examples}")
     if update.codec not in CODECS:
         raise RefusedUpdate(f"codec {update.codec!r} is unknown here")
-    if update.payload_bytes > max_payload_bytes(update.codec, terms.parameters):
-        raise RefusedUpdate(f"{update.payload_bytes} bytes are more than {terms.parameters} parameters can need")
+    if update.payload_bytes > max_payload_bytes(update.codec, terms.form):
+        raise RefusedUpdate(f"{update.payload_bytes} bytes are more than {terms.form.size} parameters can need")
     if update.parts != part_count(update.payload_bytes) or update.part >= update.parts:
         raise RefusedUpdate(f"part {update.part} of {update.parts} does not fit {update.payload_bytes} bytes")
 
 
 class Check:
-    """A payload held against what was signed and against the limits, piece by piece in order; memory is one chunk."""
+    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment."""
 
     def __init__(self, update: UpdatePart, terms: Terms) -> None:
         self._update, self._limits = update, terms.limits
-        self._decoder = Decoder(update.codec, terms.parameters)
+        self._decoder = Decoder(update.codec, terms.form)
         self._digest, self._bytes, self._squares = hashlib.sha256(), 0, 0.0
 
     def feed(self, piece: Bytes, *, begun: Bytes = b"") -> None:
@@ -76,7 +76,7 @@ class Check:
         self._require_norm()
 
     def drop(self) -> int:
-        """Let go of the beginning of a chunk that is not complete: so many bytes, to be given again."""
+        """Let go of the beginning of a frame that is not complete: so many bytes, to be given again."""
         return self._decoder.drop()
 
     def finish(self) -> float:

@@ -22,7 +22,7 @@ from aggregator.memory import Contribution, Remembered, remember
 from aggregator.sidebyside import each
 from aggregator.state import NOTHING, State
 from aggregator.strategies import Direction, Situation, Source, Strategy
-from broker.codecs import CHUNK, Dense, Piece
+from broker.codecs import CHUNK, Dense, Form, Piece
 from broker.messages import UpdatePart
 from broker.weights import model_digest
 
@@ -30,7 +30,7 @@ Vector = NDArray[np.float32]
 Chunk = tuple[int, Callable[[], Piece]]  # where it starts, and how to decode it
 REFRESHED: Final = 64
 KEPT: Final = "kept"
-STRETCH: Final = 1 << 24  # coordinates, a multiple of a codec's chunk
+STRETCH: Final = 1 << 24  # coordinates, a multiple of a chunk; a codec's matrices may lie across its border
 _STRIDE: Final = 1 << 16  # coordinates a step handles at once, so that model, sum and product stay in the cache
 
 
@@ -53,12 +53,14 @@ class Fetch(Protocol):
 class Fold:
     """A model of shape (n,), the contributions since its version, and the strategy that makes the next of them.
 
-    `state` is what the strategy keeps besides the model, as of the version; `memory` are the sites' newest merged
-    updates. Model and state are changed in place.
+    `form` is that of the model's tensors, which a fold never looks at, but codecs do. `state` is what the strategy
+    keeps besides the model, as of the version; `memory` are the sites' newest merged updates. Model and state are
+    changed in place.
     """
 
     strategy: Strategy
     layout_digest: bytes
+    form: Form
     model: Vector
     version: int
     digest: bytes
@@ -68,9 +70,19 @@ class Fold:
     buffer: list[Contribution] = field(default_factory=list)
 
     @classmethod
-    def at(cls, strategy: Strategy, layout_digest: bytes, model: Vector, version: int, fetch: Fetch) -> "Fold":
-        """A fold that stands at `version` with an empty buffer and nothing remembered."""
-        return cls(strategy, layout_digest, model, version, model_digest(layout_digest, model), fetch)
+    def at(
+        cls,
+        strategy: Strategy,
+        layout_digest: bytes,
+        model: Vector,
+        version: int,
+        fetch: Fetch,
+        *,
+        form: Form | None = None,
+    ) -> "Fold":
+        """A fold that stands at `version` with an empty buffer and nothing remembered; of one vector without `form`."""
+        form = Form.of(len(model)) if form is None else form
+        return cls(strategy, layout_digest, form, model, version, model_digest(layout_digest, model), fetch)
 
     def add(self, contribution: Contribution) -> None:
         """Merge an accepted update; its delta is fetched when the version is made."""

@@ -52,7 +52,7 @@ class Rounds:
         """What updates are held against."""
         return Terms(
             self._settings.task,
-            len(self.fold.model),
+            self.fold.form,
             self.digests,
             self._settings.limits,
             self._aggregation.max_staleness,

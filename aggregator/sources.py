@@ -12,7 +12,7 @@ from aggregator.fold import Chunk, Vector
 from aggregator.journal import Journal
 from aggregator.strategies import Source
 from aggregator.transfers import Payload
-from broker.codecs import CHUNK, Bytes, Cutter, Dense, Piece, open_frame
+from broker.codecs import Bytes, Cutter, Dense, Form, Piece, Segment, open_segment
 from broker.errors import StorageError, WireError
 from broker.messages import UpdatePart
 
@@ -22,11 +22,11 @@ _PREFIX: Final = 4  # bytes before each frame
 class Sources:
     """See the module's docstring; called with a source and a stretch of its coordinates it gives chunks.
 
-    `models` are those of older versions that are at hand, `older` brings any other.
+    `form` is the model's; `models` are those of older versions that are at hand, `older` brings any other.
     """
 
-    def __init__(self, journal: Journal, *, parameters: int, older: Callable[[int], Vector]) -> None:
-        self._journal, self._parameters, self._older = journal, parameters, older
+    def __init__(self, journal: Journal, *, form: Form, older: Callable[[int], Vector]) -> None:
+        self._journal, self._form, self._older = journal, form, older
         self.models: dict[int, Vector] = {}
         self._held: tuple[int, Payload] | None = None
         self._brought: dict[int, Vector] = {}
@@ -69,25 +69,30 @@ class Sources:
         payload = held[1] if held is not None and held[0] == ordinal else self._journal.payload(ordinal)
         position = self._positions.get(ordinal, 0) if start else 0
         try:
-            for place, count, frame in _cut(payload.pieces(position), self._parameters, start):
-                yield place, partial(self._open, ordinal, payload.codec, frame, count, place)
+            for segment, frame in _cut(payload, position, self._form, start):
+                place = slice(max(start, segment.start), min(stop, segment.end))
+                yield place.start, partial(self._open, ordinal, payload.codec, frame, segment, place)
+                if segment.end > stop:  # the next stretch takes the rest of it
+                    break
                 position += _PREFIX + len(frame)
-                if place + count >= stop:
+                if segment.end == stop:
                     break
         except WireError as error:
             raise _damaged(ordinal, error) from error
         self._positions[ordinal] = position
 
-    def _open(self, ordinal: int, codec: str, frame: Bytes, count: int, place: int) -> Piece:
+    def _open(self, ordinal: int, codec: str, frame: Bytes, segment: Segment, place: slice) -> Piece:
         try:
-            return open_frame(codec, frame, count, place // CHUNK)
+            piece = open_segment(codec, frame, segment)
         except WireError as error:
             raise _damaged(ordinal, error) from error
+        first, last = place.start - segment.start, place.stop - segment.start
+        return piece if last - first == piece.count else piece.cut(first, last)
 
 
-def _cut(pieces: Iterator[Bytes], size: int, first: int) -> Iterator[tuple[int, int, Bytes]]:
-    cutter = Cutter(size, first)
-    for piece in pieces:
+def _cut(payload: Payload, position: int, form: Form, first: int) -> Iterator[tuple[Segment, Bytes]]:
+    cutter = Cutter(form, first, codec=payload.codec)
+    for piece in payload.pieces(position):
         yield from cutter.feed(piece)
     cutter.finish()
 

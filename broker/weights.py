@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.codecs import Form
 from broker.errors import StorageError, UsageError, WireError
 from broker.tensorfile import Buffer, Entry, checked, places, write_tensors
 
@@ -58,6 +59,11 @@ class Layout:
     def size(self) -> int:
         """Number of coordinates of the vector."""
         return sum(tensor.size for tensor in self.tensors)
+
+    @cached_property
+    def form(self) -> Form:
+        """What codecs need to know of it."""
+        return Form(tuple(tensor.shape for tensor in self.tensors))
 
     @cached_property
     def digest(self) -> bytes:

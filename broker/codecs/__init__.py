@@ -9,9 +9,10 @@ docs/wire-format.md has the byte-level description; tests/golden holds payloads 
 """
 
 from broker.codecs.chunks import encode_chunk, open_frame, threshold
-from broker.codecs.frames import Bytes, Cutter, frames
+from broker.codecs.forms import Form, Segment
+from broker.codecs.frames import Bytes, Cutter, frames, segments
 from broker.codecs.levels import BLOCK
-from broker.codecs.payloads import Decoder, decode, decoded, encode, max_payload_bytes
+from broker.codecs.payloads import Decoder, decode, decoded, encode, max_payload_bytes, open_segment
 from broker.codecs.pieces import CHUNK, Dense, Packed, Piece, Sparse, Vector
 from broker.codecs.table import CODECS, Codec, codec_named
 
@@ -24,8 +25,10 @@ __all__ = [
     "Cutter",
     "Decoder",
     "Dense",
+    "Form",
     "Packed",
     "Piece",
+    "Segment",
     "Sparse",
     "Vector",
     "codec_named",
@@ -36,5 +39,7 @@ __all__ = [
     "frames",
     "max_payload_bytes",
     "open_frame",
+    "open_segment",
+    "segments",
     "threshold",
 ]

@@ -10,6 +10,7 @@ from typing import Final
 
 import zstandard
 
+from broker.codecs.forms import Shape
 from broker.codecs.frames import LENGTH, Bytes
 from broker.codecs.pieces import CHUNK, Piece, Vector
 from broker.codecs.table import CODECS, Parts, codec_named
@@ -63,18 +64,18 @@ def encode_chunk(name: str, values: Vector, *, level: int = 1, threshold: float 
     return LENGTH.pack(len(frame)) + frame
 
 
-def open_frame(name: str, frame: Bytes, count: int, number: int) -> Piece:
-    """The `count` coordinates in a frame; WireError names chunk `number` if it is damaged, or not what is due.
+def open_frame(name: str, frame: Bytes, shape: int | Shape, number: int) -> Piece:
+    """The coordinates in a frame; WireError names chunk `number` if it is damaged, or not what is due.
 
-    Its size is known before anything is decompressed. The values may be NaN or infinite if the sender made them so:
-    callers check.
+    `shape` is that of the segment; of a chunk the number of its coordinates will do. Its size is known before anything
+    is decompressed. The values may be NaN or infinite if the sender made them so: callers check.
     """
     if name not in CODECS:
         raise WireError(f"There is no codec {name!r} here.")
-    codec = CODECS[name]
-    packed = _inflate(frame, codec.packed_bytes(count), number)
+    codec, matrix = CODECS[name], (1, shape) if isinstance(shape, int) else shape
+    packed = _inflate(frame, codec.packed_bytes(matrix), number)
     try:
-        return codec.unpack(packed, count)
+        return codec.unpack(packed, matrix)
     except WireError as error:
         raise WireError(f"Chunk {number} is not what codec {name} writes: {error}") from error
 

@@ -37,6 +37,9 @@ class Piece(Protocol):
     def square_norm(self) -> float:
         """The sum of squares; not finite if a value is not, or if it is far too large."""
 
+    def cut(self, first: int, last: int) -> "Piece":
+        """The coordinates from `first` to `last` as a piece, with the same bits; it may share memory with this one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -69,6 +72,10 @@ class Dense:
         """See Piece."""
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.dot(self.values, self.values))
+
+    def cut(self, first: int, last: int) -> "Dense":
+        """See Piece."""
+        return Dense(self.values[first:last])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +121,10 @@ class Packed:
                 total += float(np.dot(values, values))
         return total
 
+    def cut(self, first: int, last: int) -> Dense:
+        """See Piece."""
+        return Dense(self.dense()[first:last])
+
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
@@ -143,3 +154,8 @@ class Sparse:
         """See Piece."""
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.dot(self.values, self.values))
+
+    def cut(self, first: int, last: int) -> "Sparse":
+        """See Piece."""
+        place = slice(*np.searchsorted(self.indices, (first, last)))
+        return Sparse(self.indices[place] - first, self.values[place], last - first)

@@ -27,7 +27,7 @@ from broker.codecs import (
     encode,
     encode_chunk,
     frames,
-    open_frame,
+    open_segment,
     threshold,
 )
 from broker.weights import Layout
@@ -104,8 +104,8 @@ class Bench:
         }
 
     def _opened(self, codec: str, payload: bytes) -> Iterator[tuple[int, Piece]]:
-        for start, count, frame in frames(payload, len(self._vector)):
-            yield start, open_frame(codec, frame, count, start // CHUNK)
+        for segment, frame in frames(payload, len(self._vector), codec=codec):
+            yield segment.start, open_segment(codec, frame, segment)
 
     def _encode(self, codec: str) -> None:
         """Chunk by chunk, as an outbox takes it."""
