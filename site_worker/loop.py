@@ -69,6 +69,7 @@ class SiteLoop:
         self._trained = outbox.last_base()
         self._held: tuple[Delivery, Announcement] | None = None
         self._download: Download | None = None
+        self._whole = False  # begin with a keyframe: what leads on from the model that is held was not in the stream
         self._training: Announcement | None = None
         newer = unfinished is not None and unfinished.version > self._trained
         self._unfinished = unfinished if newer else None
@@ -225,7 +226,7 @@ class SiteLoop:
             self._held, self._note = None, _why_none(announcement)
             return [Ack(delivery)]
         try:
-            download = Download(announcement, self._aggregator, self._models, now=now)
+            download = Download(announcement, self._aggregator, self._models, whole=self._whole, now=now)
         except WireError as error:
             self._held = None
             self._fail(str(error), now)
@@ -237,7 +238,7 @@ class SiteLoop:
 
     def _train(self, download: Download) -> Effects:
         """All that leads to the model is here."""
-        self._download, self._training = None, download.announcement
+        self._download, self._whole, self._training = None, False, download.announcement
         return [Train(download.announcement, download.legs)]
 
     def _on_model_part(self, delivery: Delivery, now: float) -> Effects:
@@ -260,7 +261,7 @@ class SiteLoop:
         effects: Effects = [Cancel(self._stream)]
         if self._held is not None:
             effects.append(Ack(self._held[0]))
-        self._held, self._download = None, None
+        self._held, self._download, self._whole = None, None, True
         return effects + self._dispatch.hello(now, evicted=True)
 
     # ---- training
