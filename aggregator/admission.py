@@ -3,13 +3,14 @@
 Signature, sender and schema were checked when the message was opened (broker/messages.py). All functions are pure.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aggregator.settings import Limits
-from broker.codecs import CODECS, decode, max_payload_bytes
+from broker.codecs import CODECS, Bytes, Decoder, Form, max_payload_bytes
 from broker.errors import RefusedUpdate, WireError
 from broker.messages import UpdatePart, part_count
 
@@ -18,13 +19,13 @@ MAX_LEAP: Final = 100_000
 
 @dataclass(frozen=True)
 class Terms:
-    """What an update is held against; `digests` maps every version to its model's digest.
+    """What an update is held against: `form` is the model's, `digests` maps every version to its model's digest.
 
     `max_staleness` is in versions, None for no limit.
     """
 
     task: str
-    parameters: int
+    form: Form
     digests: Mapping[int, bytes]
     limits: Limits
     max_staleness: int | None = None
@@ -48,23 +49,49 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"{update.examples} examples are over the limit of {terms.limits.max_examples}")
     if update.codec not in CODECS:
         raise RefusedUpdate(f"codec {update.codec!r} is unknown here")
-    if update.payload_bytes > max_payload_bytes(update.codec, terms.parameters):
-        raise RefusedUpdate(f"{update.payload_bytes} bytes are more than {terms.parameters} parameters can need")
+    if update.payload_bytes > max_payload_bytes(update.codec, terms.form):
+        raise RefusedUpdate(f"{update.payload_bytes} bytes are more than {terms.form.size} parameters can need")
     if update.parts != part_count(update.payload_bytes) or update.part >= update.parts:
         raise RefusedUpdate(f"part {update.part} of {update.parts} does not fit {update.payload_bytes} bytes")
 
 
-def measured(update: UpdatePart, payload: bytes, terms: Terms) -> float:
-    """L2 norm of the delta; refuses what does not decode to finite numbers within `max_norm`. Memory is one chunk."""
-    squares = 0.0
-    try:
-        for _start, piece in decode(update.codec, payload, terms.parameters):
-            squares += piece.square_norm()
-    except WireError as error:
-        raise RefusedUpdate(f"the payload does not decode: {error}") from error
-    norm = math.sqrt(squares) if math.isfinite(squares) else squares
-    if not math.isfinite(norm):
-        raise RefusedUpdate("the delta has numbers that are not finite, or far too large")
-    if norm > terms.limits.max_norm:
-        raise RefusedUpdate(f"the delta's norm {norm:.3g} is over the limit of {terms.limits.max_norm:.3g}")
-    return norm
+class Check:
+    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment."""
+
+    def __init__(self, update: UpdatePart, terms: Terms) -> None:
+        self._update, self._limits = update, terms.limits
+        self._decoder = Decoder(update.codec, terms.form)
+        self._digest, self._bytes, self._squares = hashlib.sha256(), 0, 0.0
+
+    def feed(self, piece: Bytes, *, begun: Bytes = b"") -> None:
+        """The next piece; `begun` is what `drop` has let go before it. RefusedUpdate at the first thing wrong."""
+        self._digest.update(piece)
+        self._bytes += len(piece)
+        try:
+            for source in (begun, piece):
+                for _start, values in self._decoder.feed(source):
+                    self._squares += values.square_norm()
+        except WireError as error:
+            raise RefusedUpdate(f"the payload does not decode: {error}") from error
+        self._require_norm()
+
+    def drop(self) -> int:
+        """Let go of the beginning of a frame that is not complete: so many bytes, to be given again."""
+        return self._decoder.drop()
+
+    def finish(self) -> float:
+        """The L2 norm of the delta."""
+        if self._bytes != self._update.payload_bytes or self._digest.digest() != self._update.payload_digest:
+            raise RefusedUpdate("its parts are not the payload that was signed")
+        try:
+            self._decoder.finish()
+        except WireError as error:
+            raise RefusedUpdate(f"the payload does not decode: {error}") from error
+        return math.sqrt(self._squares)
+
+    def _require_norm(self) -> None:
+        if not math.isfinite(self._squares):
+            raise RefusedUpdate("the delta has numbers that are not finite, or far too large")
+        norm = math.sqrt(self._squares)
+        if norm > self._limits.max_norm:
+            raise RefusedUpdate(f"the delta's norm {norm:.3g} is over the limit of {self._limits.max_norm:.3g}")

@@ -2,28 +2,35 @@
 
 Both run this code in the same order on the same numbers, so they end on the same bits. What is merged between two
 versions are numbers alone (aggregator/memory.py); vectors are touched when a version is made, one decoded update at a
-time, so memory is the model, the sum, the strategy's own vectors and one update, whatever the number of sites.
+time and stretch by stretch, so memory is the model, the strategy's own vectors, the sum of one stretch and a few
+chunks, whatever the number of sites. Chunks of a stretch are added side by side; which coordinate gets what, and in
+which order, is the same for any number of threads and any length of a stretch, and so are the bits.
 
 A sum that a strategy keeps (the remembered updates of all sites) is not added up anew for each version: only what
 changes in it is decoded. Every REFRESHED versions it is made from nothing, so that rounding does not pile up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.memory import Contribution, Remembered, remember
+from aggregator.sidebyside import each
 from aggregator.state import NOTHING, State
 from aggregator.strategies import Direction, Situation, Source, Strategy
+from broker.codecs import CHUNK, Dense, Form, Piece
+from broker.messages import UpdatePart
 from broker.weights import model_digest
 
 Vector = NDArray[np.float32]
-Chunks = Iterable[tuple[int, Vector]]
+Chunk = tuple[int, Callable[[], Piece]]  # where it starts, and how to decode it
 REFRESHED: Final = 64
 KEPT: Final = "kept"
+STRETCH: Final = 1 << 24  # coordinates, a multiple of a chunk; a codec's matrices may lie across its border
 _STRIDE: Final = 1 << 16  # coordinates a step handles at once, so that model, sum and product stay in the cache
 
 
@@ -32,23 +39,28 @@ class Fetch(Protocol):
 
     models: dict[int, Vector]
 
-    def __call__(self, source: Source) -> Chunks:
-        """The vector as (start, values) chunks, to be overwritten at will."""
+    def __call__(self, source: Source, start: int, stop: int) -> Iterable[Chunk]:
+        """The vector's stretch in chunks, each to be overwritten at will; a source's stretches come in order."""
 
-    def hold(self, ordinal: int, codec: str, payload: bytes) -> None:
-        """Take the newest accepted update, before it is journaled."""
+    def hold(self, ordinal: int, site: str, update: UpdatePart, body: bytes) -> None:
+        """Take the newest accepted update, or its last part, before it is journaled."""
+
+    def over(self) -> None:
+        """Nothing more is asked of the sources of a version."""
 
 
 @dataclass
 class Fold:
     """A model of shape (n,), the contributions since its version, and the strategy that makes the next of them.
 
-    `state` is what the strategy keeps besides the model, as of the version; `memory` are the sites' newest merged
-    updates. Model and state are changed in place.
+    `form` is that of the model's tensors, which a fold never looks at, but codecs do. `state` is what the strategy
+    keeps besides the model, as of the version; `memory` are the sites' newest merged updates. Model and state are
+    changed in place.
     """
 
     strategy: Strategy
     layout_digest: bytes
+    form: Form
     model: Vector
     version: int
     digest: bytes
@@ -58,9 +70,19 @@ class Fold:
     buffer: list[Contribution] = field(default_factory=list)
 
     @classmethod
-    def at(cls, strategy: Strategy, layout_digest: bytes, model: Vector, version: int, fetch: Fetch) -> "Fold":
-        """A fold that stands at `version` with an empty buffer and nothing remembered."""
-        return cls(strategy, layout_digest, model, version, model_digest(layout_digest, model), fetch)
+    def at(
+        cls,
+        strategy: Strategy,
+        layout_digest: bytes,
+        model: Vector,
+        version: int,
+        fetch: Fetch,
+        *,
+        form: Form | None = None,
+    ) -> "Fold":
+        """A fold that stands at `version` with an empty buffer and nothing remembered; of one vector without `form`."""
+        form = Form.of(len(model)) if form is None else form
+        return cls(strategy, layout_digest, form, model, version, model_digest(layout_digest, model), fetch)
 
     def add(self, contribution: Contribution) -> None:
         """Merge an accepted update; its delta is fetched when the version is made."""
@@ -83,56 +105,76 @@ class Fold:
             source: direction.kept.terms.get(source, 0.0) - held.get(source, 0.0)
             for source in {**held, **direction.kept.terms}
         }
-        once = np.zeros_like(self.model)
-        self._add_up({source: value for source, value in changes.items() if value}, vectors, direction, once)
+        changes = {source: value for source, value in changes.items() if value}
         optimizer, stalest = self.strategy.optimizer, max(one.staleness for one in self.buffer)
         rate = optimizer.rate(self.strategy.server_rate * direction.rate, stalest)
-        self._walk(once, vectors, direction, rate)
+        for start in range(0, len(self.model), STRETCH):
+            place = slice(start, min(start + STRETCH, len(self.model)))
+            once = np.zeros(place.stop - place.start, dtype=np.float32)
+            stretch = {name: vector[place] for name, vector in vectors.items()}
+            self._add_up(changes, stretch, direction, once, place)
+            self._walk(self.model[place], once, stretch, direction, rate)
+        self.fetch.over()
         self.state = State(vectors, dict(direction.kept.terms), dict(direction.used)) if vectors else NOTHING
 
     def _opened(self, direction: Direction, version: int) -> tuple[dict[str, Vector], Mapping[Source, float]]:
         """The strategy's vectors, new ones as zeros, others dropped; and what its kept sum holds."""
         names = (*self.strategy.optimizer.vectors, *((KEPT,) if direction.kept.terms else ()))
-        anew = {KEPT} if version % REFRESHED == 0 or KEPT not in self.state.vectors else set()
+        anew = version % REFRESHED == 0 or KEPT not in self.state.vectors
         vectors = {
-            name: self.state.vectors[name]
-            if name in self.state.vectors and name not in anew
-            else np.zeros_like(self.model)
+            name: self.state.vectors[name] if name in self.state.vectors else np.zeros_like(self.model)
             for name in names
         }
+        if anew and KEPT in vectors:
+            vectors[KEPT].fill(0)
         return vectors, {} if anew else self.state.held
 
     def _add_up(
-        self, changes: Mapping[Source, float], vectors: Mapping[str, Vector], direction: Direction, once: Vector
+        self,
+        changes: Mapping[Source, float],
+        vectors: Mapping[str, Vector],
+        direction: Direction,
+        once: Vector,
+        place: slice,
     ) -> None:
-        """Fetch each source once, in the journal's order, for both sums."""
+        """Fetch each source once, in the journal's order, for both sums; all vectors are of the stretch alone."""
         for source in sorted({*direction.once.terms, *changes}):
             into = [(once, direction.once.terms.get(source, 0.0))]
             into += [(vectors[KEPT], changes.get(source, 0.0))] if KEPT in vectors else []
-            wanted = [(vector, np.float32(value)) for vector, value in into if value]
-            for start, values in self._fetched(source) if wanted else ():
-                for vector, factor in wanted[:-1]:
-                    vector[start : start + len(values)] += values * factor
-                vector, factor = wanted[-1]
-                np.multiply(values, factor, out=values)
-                vector[start : start + len(values)] += values
+            wanted = [(vector, value) for vector, value in into if value]
+            if wanted:
+                each(partial(_add, wanted, place.start), self._fetched(source, place))
 
-    def _fetched(self, source: Source) -> Chunks:
-        current = source == Source("version", self.version)
-        return [(0, self.model.copy())] if current else self.fetch(source)
+    def _fetched(self, source: Source, place: slice) -> Iterable[Chunk]:
+        if source == Source("version", self.version):
+            return [(place.start, partial(Dense, self.model[place].copy()))]
+        return self.fetch(source, place.start, place.stop)
 
-    def _walk(self, once: Vector, vectors: Mapping[str, Vector], direction: Direction, rate: float) -> None:
-        """model += rate * optimizer(once / divisor + kept / divisor), a stretch at a time."""
+    def _walk(
+        self, model: Vector, once: Vector, vectors: Mapping[str, Vector], direction: Direction, rate: float
+    ) -> None:
+        """model += rate * optimizer(once / divisor + kept / divisor), as much at a time as stays in the cache."""
         optimizer = self.strategy.optimizer
         plain = not optimizer.vectors
         scale = rate if plain else 1.0
-        for start in range(0, len(self.model), _STRIDE):
-            place = slice(start, start + _STRIDE)
-            part = once[place]
-            part *= np.float32(scale / direction.once.divisor)
-            if KEPT in vectors:
-                part += vectors[KEPT][place] * np.float32(scale / direction.kept.divisor)
-            if not plain:
-                optimizer.turn(part, {name: vectors[name][place] for name in optimizer.vectors})
-                part *= np.float32(rate)
-            self.model[place] += part
+
+        def walk(first: int) -> None:
+            for start in range(first, min(first + CHUNK, len(model)), _STRIDE):
+                place = slice(start, start + _STRIDE)
+                part = once[place]
+                part *= np.float32(scale / direction.once.divisor)
+                if KEPT in vectors:
+                    part += vectors[KEPT][place] * np.float32(scale / direction.kept.divisor)
+                if not plain:
+                    optimizer.turn(part, {name: vectors[name][place] for name in optimizer.vectors})
+                    part *= np.float32(rate)
+                model[place] += part
+
+        each(walk, range(0, len(model), CHUNK))
+
+
+def _add(wanted: list[tuple[Vector, float]], first: int, chunk: Chunk) -> None:
+    """Add one chunk to vectors that begin at coordinate `first`."""
+    start, opened = chunk[0] - first, chunk[1]()
+    for vector, factor in wanted:
+        opened.add_to(vector[start : start + opened.count], factor)

@@ -11,16 +11,21 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from aggregator.publications import SCHEMA as PUBLICATIONS
+from aggregator.publications import Publications
+from aggregator.transfers import SCHEMA as TRANSFERS
+from aggregator.transfers import Payload, Transfers
 from broker.database import open_database, storing
-from broker.errors import UsageError
+from broker.errors import StorageError, UsageError
 from broker.identity import PublicKey
 from broker.messages import UpdatePart
 
-VERSION: Final = 2
-SCHEMA: Final = """
+VERSION: Final = 3
+_TABLES: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE sites (
     site TEXT PRIMARY KEY, public_key TEXT NOT NULL, account TEXT, added_at REAL NOT NULL,
@@ -33,14 +38,12 @@ CREATE TABLE updates (
     examples INTEGER NOT NULL, steps INTEGER NOT NULL, held_out INTEGER NOT NULL, metrics TEXT NOT NULL,
     norm REAL NOT NULL, codec TEXT NOT NULL, payload_digest BLOB NOT NULL, payload BLOB NOT NULL,
     made_at REAL NOT NULL, training_s REAL NOT NULL, accepted_at REAL NOT NULL,
+    transfer INTEGER, payload_bytes INTEGER NOT NULL DEFAULT 0, error REAL NOT NULL DEFAULT 0,
     UNIQUE (site, incarnation, sequence));
 CREATE TABLE refused (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, incarnation BLOB, sequence INTEGER,
     reason TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL,
     UNIQUE (site, incarnation, sequence));
-CREATE TABLE parts (
-    site TEXT NOT NULL, incarnation BLOB NOT NULL, sequence INTEGER NOT NULL, part INTEGER NOT NULL,
-    body BLOB NOT NULL, PRIMARY KEY (site, incarnation, sequence, part)) WITHOUT ROWID;
 CREATE TABLE versions (
     version INTEGER PRIMARY KEY, digest BLOB NOT NULL, through_ordinal INTEGER NOT NULL,
     updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL, state BLOB);
@@ -50,13 +53,32 @@ CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, ex
 CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples)
 """
+SCHEMA: Final = ";".join((_TABLES, TRANSFERS, PUBLICATIONS))
 UPGRADES: Final = {
     1: """
 ALTER TABLE versions ADD COLUMN state BLOB;
 CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples);
 INSERT INTO rules (version, rule, at) SELECT version, rule, at FROM versions ORDER BY version DESC LIMIT 1
-"""
+""",
+    2: ";".join(
+        (
+            """
+ALTER TABLE updates ADD COLUMN transfer INTEGER;
+ALTER TABLE updates ADD COLUMN payload_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE updates ADD COLUMN error REAL NOT NULL DEFAULT 0;
+UPDATE updates SET payload_bytes = length(payload);
+ALTER TABLE parts RENAME TO former_parts""",
+            TRANSFERS,
+            """
+INSERT INTO unfinished (site, incarnation, sequence) SELECT DISTINCT site, incarnation, sequence FROM former_parts;
+INSERT INTO parts (transfer, part, body) SELECT transfer, part, body FROM former_parts
+    JOIN unfinished USING (site, incarnation, sequence);
+DROP TABLE former_parts
+""",
+            PUBLICATIONS,
+        )
+    ),
 }
 _NAMELESS_REFUSALS_KEPT: Final = 10_000
 
@@ -72,7 +94,10 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An update as admitted: its place in the fold, its `weight` s(staleness), the L2 `norm` of its delta."""
+    """An update as admitted: its place in the fold, its `weight` s(staleness), the L2 `norm` of its delta.
+
+    `payload` is b"" where the update came in several parts: these are kept as they are (aggregator/transfers.py).
+    """
 
     ordinal: int
     site: str
@@ -129,6 +154,16 @@ class Journal:
         self.path = path
         self._database = open_database(path, SCHEMA, version=VERSION, upgrades=UPGRADES)
 
+    @cached_property
+    def transfers(self) -> Transfers:
+        """Updates in several parts; its methods that write run inside the caller's transaction too."""
+        return Transfers(self._database, str(self.path))
+
+    @cached_property
+    def publications(self) -> Publications:
+        """What has gone to the sites; its methods that write run inside the caller's transaction too."""
+        return Publications(self._database, str(self.path))
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -153,22 +188,24 @@ class Journal:
     # ---- writing, inside a transaction
 
     def accept(self, row: Accepted) -> None:
-        """Add an accepted update and drop its parts.
+        """Add an accepted update; parts that were kept of it are its payload from now on.
 
         An ordinal or a (site, incarnation, sequence) already there raises sqlite3.IntegrityError: the loop has let a
         duplicate pass, and stopping is better than counting it.
         """
         u = row.update
         with storing(str(self.path)):
+            transfer = None
+            if u.parts > 1:
+                transfer = self.transfers.finish(row.site, u.incarnation, u.sequence)
             self._database.execute(
                 "INSERT INTO updates (ordinal, site, incarnation, sequence, base_version, staleness, weight, examples,"
-                " steps, held_out, metrics, norm, codec, payload_digest, payload, made_at, training_s, accepted_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " steps, held_out, metrics, norm, codec, payload_digest, payload, made_at, training_s, accepted_at,"
+                " transfer, payload_bytes, error) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (row.ordinal, row.site, u.incarnation, u.sequence, u.base_version, row.staleness, row.weight,
                  u.examples, u.steps, u.held_out, json.dumps(dict(u.metrics)), row.norm, u.codec, u.payload_digest,
-                 row.payload, u.made_at, u.training_s, row.at),
+                 row.payload, u.made_at, u.training_s, row.at, transfer, u.payload_bytes, u.error),
             )  # fmt: skip
-            self.drop_parts(row.site, u.incarnation, u.sequence)
 
     def refuse(
         self, site: str, incarnation: bytes | None, sequence: int | None, *, reason: str, size: int, at: float
@@ -185,25 +222,7 @@ class Journal:
                     ((added.lastrowid or 0) - _NAMELESS_REFUSALS_KEPT,),
                 )
             elif incarnation is not None:
-                self.drop_parts(site, incarnation, sequence)
-
-    def keep_part(self, site: str, update: UpdatePart, body: bytes) -> None:
-        """Keep one part of an update until all are there; parts of this site's other updates make room."""
-        with storing(str(self.path)):
-            self._database.execute(
-                "DELETE FROM parts WHERE site = ? AND (incarnation != ? OR sequence != ?)",
-                (site, update.incarnation, update.sequence),
-            )
-            self._database.execute(
-                "INSERT OR IGNORE INTO parts VALUES (?,?,?,?,?)",
-                (site, update.incarnation, update.sequence, update.part, body),
-            )
-
-    def drop_parts(self, site: str, incarnation: bytes, sequence: int) -> None:
-        """Forget the parts of one update."""
-        self._database.execute(
-            "DELETE FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?", (site, incarnation, sequence)
-        )
+                self.transfers.drop(site, incarnation, sequence)
 
     def add_version(self, row: VersionRow) -> None:
         """Add a version."""
@@ -247,7 +266,7 @@ class Journal:
         """Take a site out of the registry. Its accepted updates and refusals stay; parts of an unfinished one go."""
         with storing(str(self.path)):
             self._database.execute("DELETE FROM sites WHERE site = ?", (site,))
-            self._database.execute("DELETE FROM parts WHERE site = ?", (site,))
+            self.transfers.drop_all(site)
 
     def check_key(self, site: str, key: PublicKey) -> None:
         """UsageError if the site is enrolled with another key."""
@@ -286,22 +305,6 @@ class Journal:
             "SELECT sequence, reason FROM refused WHERE site = ? AND incarnation = ? AND sequence IS NOT NULL", key
         )
         return [row["sequence"] for row in accepted], {row["sequence"]: row["reason"] for row in refused}
-
-    def parts(self, site: str, incarnation: bytes, sequence: int) -> set[int]:
-        """The numbers of the parts kept of one update."""
-        rows = self._database.execute(
-            "SELECT part FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?", (site, incarnation, sequence)
-        )
-        return {row["part"] for row in rows}
-
-    def joined(self, site: str, update: UpdatePart, last: bytes) -> bytes:
-        """The kept parts of one update with the one that arrived last, in order."""
-        rows = self._database.execute(
-            "SELECT part, body FROM parts WHERE site = ? AND incarnation = ? AND sequence = ?",
-            (site, update.incarnation, update.sequence),
-        )
-        pieces = {row["part"]: row["body"] for row in rows} | {update.part: last}
-        return b"".join(pieces[part] for part in sorted(pieces))
 
     def oldest_open(self, after: int) -> float | None:
         """When the oldest update whose ordinal is above `after` was accepted; None if there is none."""
@@ -342,10 +345,16 @@ class Journal:
         )
         return [Folded(**dict(row)) for row in rows]
 
-    def payload(self, ordinal: int) -> tuple[str, bytes]:
-        """Codec and payload of an accepted update."""
-        row = self._database.execute("SELECT codec, payload FROM updates WHERE ordinal = ?", (ordinal,)).fetchone()
-        return row["codec"], row["payload"]
+    def payload(self, ordinal: int) -> Payload:
+        """The payload of an accepted update; StorageError if it was removed to make room."""
+        row = self._database.execute(
+            "SELECT codec, transfer, payload, payload_bytes FROM updates WHERE ordinal = ?", (ordinal,)
+        ).fetchone()
+        if row["transfer"] is not None:
+            return self.transfers.payload(row["codec"], row["transfer"])
+        if not row["payload"] and row["payload_bytes"]:
+            raise StorageError(f"The payload of update {ordinal} was removed from the journal to make room.")
+        return Payload(row["codec"], lambda position: iter((memoryview(row["payload"])[position:],)))
 
     def merged_by_site(self, *, through: int) -> Iterator[tuple[str, int, int, int]]:
         """(site, version it is merged in, ordinal, examples) of every update up to `through`, sorted; from the index.

@@ -7,18 +7,20 @@ journal; what was not announced is announced at the next start.
 The loop reads the journal (kept parts, settled sequences) but never writes it: writing is an effect.
 """
 
-import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
-from aggregator.admission import MAX_LEAP, check_fields, measured
+from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
-from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFact
+from aggregator.effects import Decided, Encoded, KeepPart, Refuse, Registry, Ruled, SetFact
 from aggregator.fold import Fold
 from aggregator.journal import Journal
-from aggregator.publication import MODEL_CODEC, Publication
+from aggregator.publication import Publication
+from aggregator.publications import Published
+from aggregator.reception import Receptions
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
@@ -46,9 +48,21 @@ Effects = list[Any]
 
 
 class AggregatorLoop:
-    """See the module's docstring. `fold` stands at the journal's newest version with its open buffer merged."""
+    """See the module's docstring. `fold` stands at the journal's newest version with its open buffer merged.
 
-    def __init__(self, settings: Settings, party: Party, fold: Fold, journal: Journal, *, rule: str) -> None:
+    `read` gives one part of a publication that was encoded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        party: Party,
+        fold: Fold,
+        journal: Journal,
+        *,
+        rule: str,
+        read: Callable[[Published, int], bytes | None],
+    ) -> None:
         self._settings, self._party, self._journal = settings, party, journal
         self._control = read_control(journal)
         self._attendance = Attendance(
@@ -59,8 +73,12 @@ class AggregatorLoop:
         )
         self._rounds = Rounds(settings, fold, journal, rule=rule)
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
+        self._receptions = Receptions(journal.transfers)
         self._budgets = self._remembered_budgets()
-        self._publication = Publication(party, fold, self._announcement, self._plans)
+        self._publication = Publication(
+            party, settings, fold, journal.publications.rows(),
+            read=read, announce=self._announcement, plans=self._plans, note_digest=self._rounds.note_published,
+        )  # fmt: skip
         self._trouble: dict[str, str | None] = {}
         self._refusals = 0
         self._told: set[int] = set()
@@ -74,19 +92,29 @@ class AggregatorLoop:
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
         self._now = now
+        return [*self._on(event, now), *self._publication.ask()]
+
+    def _on(self, event: Any, now: float) -> Effects:
         match event:
             case Tick():
                 return self._on_tick(now)
             case Delivery():
                 return self._on_delivery(event, now)
-            case Confirmed(token):
-                return [*self._left(token), *self._publication.confirmed(event)]
-            case Consuming():
-                return self._publication.consuming(event)
+            case Confirmed() | Consuming() | Encoded():
+                return self._on_publishing(event)
             case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
                 return self._on_link(event, now)
+
+    def _on_publishing(self, event: Confirmed | Consuming | Encoded) -> Effects:
+        match event:
+            case Confirmed(token):
+                return [*self._left(token), *self._publication.confirmed(event)]
+            case Consuming():
+                return self._publication.consuming(event)
+            case Encoded():
+                return self._publication.encoded(event)
 
     def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
@@ -102,9 +130,11 @@ class AggregatorLoop:
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
             case Up():
-                return [*self._attendance.up(now), *self._republish(), self._link_fact(now, down=None)]
+                published = self._publication.up() if self._rounds.started else []
+                return [*self._attendance.up(now), *published, self._link_fact(now, down=None)]
             case Down(reason):
                 self._attendance.down()
+                self._publication.down()
                 return [self._link_fact(now, down=reason)]
             case Stuck(reason):
                 return [self._link_fact(now, stuck=reason)]
@@ -116,11 +146,13 @@ class AggregatorLoop:
             case Returned(token):
                 self._attendance.repair(now)
                 return self._left(token)
-            case Cancelled():
+            case Cancelled(queue):
                 self._attendance.repair(now)
+                return self._publication.cancelled(queue)
             case Declared(error):
                 consumers = self._attendance.declared(error, now)
-                return [*consumers, *(self._republish() if consumers else []), self._link_fact(now, repair=error)]
+                again = self._publication.lost() if consumers and self._rounds.started else []
+                return [*consumers, *again, self._link_fact(now, repair=error)]
             case Inspected(queues):
                 return self._attendance.seen(queues, now)
         return []
@@ -130,7 +162,7 @@ class AggregatorLoop:
         self._receipts.left(token)
         if token[0] == "refused":
             self._told.discard(token[1])
-        return self._publication.left(token)
+        return self._publication.announcing.left(token)
 
     def _on_tick(self, now: float) -> Effects:
         effects = self._attendance.tick(now) + self._publication.tick(now)
@@ -146,9 +178,6 @@ class AggregatorLoop:
             return []
         self._budgets.fix(self._attendance.sites)
         return closed + self._publication.begin()
-
-    def _republish(self) -> Effects:
-        return self._publication.restart() if self._rounds.started else []
 
     # ---- what sites send
 
@@ -187,12 +216,13 @@ class AggregatorLoop:
         except WireError as error:
             # It still gets the announcement: the site itself finds that the model differs, and says so to its people.
             refused = self._refuse(Refuse(site, None, None, str(error), 0, now))
-            return refused + self._publication.announcement_for(site)
+            return refused + self._publication.announcing.tell(site)
         self._receipts.of(site, hello.incarnation, known=hello.settled)
         self._receipts.answer(site, hello.nonce)
         if hello.evicted and self._rounds.started:
-            return effects + self._publication.begin()
-        return effects + self._publication.announcement_for(site)
+            self._publication.announcing.tell_later(site)
+            return effects + self._publication.begin(key=True)
+        return effects + self._publication.announcing.tell(site)
 
     def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:
         settlement = self._receipts.of(site, update.incarnation, known=update.settled)
@@ -202,30 +232,32 @@ class AggregatorLoop:
             return []
         try:
             check_fields(update, self._rounds.terms)
-            payload = self._whole(site, update, body)
-            if payload is None:
-                return [KeepPart(site, update, body)]
-            norm = self._measured(update, payload)
+            if update.parts == 1:
+                return self._accept(site, update, body, norm=self._measured(update, body), now=now)
+            reception = self._receptions.of(site, update, self._rounds.terms)
+            if update.part in reception.parts:
+                return []
+            kept: Effects = [KeepPart(site, update, body, now)]
+            if not reception.take(update.part, body):
+                return kept
+            norm = reception.finish()
         except RefusedUpdate as error:
+            self._receptions.over(site)
             settlement.settle(update.sequence, str(error))
             return self._refuse(Refuse(site, update.incarnation, update.sequence, str(error), len(body), now))
-        settlement.settle(update.sequence)
-        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
-        return [self._rounds.merge(site, update, payload, norm=norm, now=now)]
-
-    def _whole(self, site: str, update: UpdatePart, body: bytes) -> bytes | None:
-        """The payload if this part completes it; the other parts are in the journal."""
-        if update.parts == 1:
-            return body
-        kept = self._journal.parts(site, update.incarnation, update.sequence)
-        if len({*kept, update.part}) < update.parts:
-            return None
-        return self._journal.joined(site, update, body)
+        self._receptions.over(site)
+        return kept + self._accept(site, update, body, norm=norm, now=now)
 
     def _measured(self, update: UpdatePart, payload: bytes) -> float:
-        if len(payload) != update.payload_bytes or hashlib.sha256(payload).digest() != update.payload_digest:
-            raise RefusedUpdate("its parts are not the payload that was signed")
-        return measured(update, payload, self._rounds.terms)
+        check = Check(update, self._rounds.terms)
+        check.feed(payload)
+        return check.finish()
+
+    def _accept(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Effects:
+        """Merge a whole update; `body` is the part that came last."""
+        self._receipts.of(site, update.incarnation, known=update.settled).settle(update.sequence)
+        self._budgets.note(site, steps=update.steps, training_s=update.training_s)
+        return [self._rounds.merge(site, update, body, norm=norm, now=now)]
 
     def _refuse(self, refusal: Refuse) -> Effects:
         """Journal it, and tell people at the console in the broker's refused queue.
@@ -240,25 +272,21 @@ class AggregatorLoop:
         queue, token = refused_queue(self._party.federation), ("refused", self._refusals)
         return [refusal, Publish(Outgoing("", queue, json.dumps(text).encode(), token, "application/json"))]
 
-    def _announcement(self, *, version: int, digest: bytes, offset: int, parts: int, model_bytes: int) -> Announcement:
+    def _announcement(self, *, version: int, **transfer: Any) -> Announcement:
         settings, fold = self._settings, self._rounds.fold
         training, plan = self._asked(version)
         return Announcement(
             task=settings.task,
             version=version,
-            model_digest=digest,
             previous_digest=self._rounds.digests.get(version - 1, bytes(32)),
             layout_digest=fold.layout_digest,
             parameters=len(fold.model),
-            model_codec=MODEL_CODEC,
-            model_bytes=model_bytes,
-            offset=offset,
-            parts=parts,
             codec=settings.codec,
             plan=plan,
             statistics=self._rounds.statistics or [],
             training=training,
             issued_at=self._now,
+            **transfer,
         )
 
     def _asked(self, version: int) -> tuple[bool, list[tuple[str, float]]]:

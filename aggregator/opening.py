@@ -151,8 +151,8 @@ def _fold_at(journal: Journal, folder: Folder, layout: Layout, model: Vector, ro
     def older(version: int) -> Vector:
         return restore(journal, folder, Aggregation(), at_version=version)[1].model
 
-    sources = Sources(journal, parameters=layout.size, older=older)
-    return Fold.at(rule_of(row).build(), layout.digest, model, row.version, sources)
+    sources = Sources(journal, form=layout.form, older=older)
+    return Fold.at(rule_of(row).build(), layout.digest, model, row.version, sources, form=layout.form)
 
 
 def _folding(journal: Journal, fold: Fold, versions: list[VersionRow]) -> Iterator[tuple[VersionRow, list[Folded]]]:

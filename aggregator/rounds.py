@@ -32,6 +32,7 @@ class Rounds:
         versions = journal.versions()
         self._begun = versions[-1].at
         self.digests = {row.version: row.digest for row in versions}
+        self.digests |= {row.version: row.digest for row in journal.publications.rows()}
         self._ordinal = journal.last_ordinal()
         self._oldest = journal.oldest_open(versions[-1].through_ordinal)
         known = journal.fact("statistics")
@@ -51,7 +52,7 @@ class Rounds:
         """What updates are held against."""
         return Terms(
             self._settings.task,
-            len(self.fold.model),
+            self.fold.form,
             self.digests,
             self._settings.limits,
             self._aggregation.max_staleness,
@@ -104,19 +105,27 @@ class Rounds:
         self.statistics = [] if total is None else total.to_lists()
         return [SetFact("statistics", json.dumps(self.statistics).encode())]
 
+    def note_published(self, version: int, digest: bytes) -> None:
+        """What sites hold of a version, and name as the base of their updates."""
+        self.digests[version] = digest
+
     def use(self, aggregation: Aggregation, *, rule: str) -> None:
         """Make the next version, with all that is in the buffer already, by another aggregation."""
         self._aggregation, self._rule = aggregation, rule
         self.fold.strategy = aggregation.build()
 
-    def merge(self, site: str, update: UpdatePart, payload: bytes, *, norm: float, now: float) -> Accept:
-        """Merge an admitted update; its staleness is the versions published since its base."""
+    def merge(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Accept:
+        """Merge an admitted update; its staleness is the versions published since its base.
+
+        `body` is its payload, or the part of it that came last.
+        """
         staleness = self.fold.version - update.base_version
         self._ordinal += 1
-        self.fold.fetch.hold(self._ordinal, update.codec, payload)
+        self.fold.fetch.hold(self._ordinal, site, update, body)
         self.fold.add(Contribution(site, self._ordinal, staleness, update.examples, update.base_version))
         self._oldest = now if self._oldest is None else self._oldest
         weight = self.fold.strategy.worth.discount(staleness)
+        payload = body if update.parts == 1 else b""
         return Accept(Accepted(self._ordinal, site, update, payload, staleness, weight, norm, now))
 
     def close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> Effects:

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from aggregator.journal import Journal
 from broker.drive import Publish
 from broker.link import Outgoing
-from broker.messages import Party, Receipt
+from broker.messages import Party, Receipt, bitmap
 from broker.topology import SiteNames, rounds_exchange
 
 REFUSALS_LISTED: Final = 500
@@ -103,6 +105,9 @@ class Receipts:
     def _publish(self, site: str, incarnation: bytes) -> Publish:
         self._in_flight.add(site)
         receipt = self._settlements[site, incarnation].receipt(incarnation, answers=self._answers.get(site, 0))
+        if unfinished := self._journal.transfers.unfinished(site, incarnation):
+            sequence, parts = unfinished
+            receipt = msgspec.structs.replace(receipt, arrived=[(sequence, bitmap(parts))])
         key = SiteNames(self._party.federation, site).receipt_key
         sealed = self._party.seal(receipt, to=site)
         return Publish(Outgoing(rounds_exchange(self._party.federation), key, sealed, ("receipt", site)))

@@ -2,17 +2,18 @@
 
 A link owns its threads and connections. Its methods never block on the network and never raise for trouble on it;
 what happens arrives as events at the `deliver` function given to the constructor, from several threads: the deliveries
-of a queue in order, confirms in order. `deliver` may block: that is the back-pressure, the link reads no further
-meanwhile, whatever it is asked.
+of a queue in order, confirms of what may reach the same queue in order. `deliver` may block: that is the back-pressure,
+the link reads no further meanwhile, whatever it is asked.
 
 Contract, the same over RabbitMQ and in memory (tests/link holds both to it):
 
 * `Up` comes once connected, and again after each reconnection. Consumers, unacked deliveries and inspections do not
   survive a `Down`: on `Up`, consume again. Acks of deliveries from before a `Down` are ignored, and while not connected
   every command but `publish` is dropped. A second `consume` of a queue replaces the first.
-* `publish` is at least once and in order: a message is published again, also across reconnections, until the broker
-  confirms it (`Confirmed`) or says that no queue takes it (`Returned`). Nacks and blocked connections mean waiting,
-  told by `Stuck`.
+* `publish` is at least once: a message is published again, also across reconnections, until the broker confirms it
+  (`Confirmed`) or says that no queue takes it (`Returned`). What may reach the same queue is published, and confirmed,
+  in order; a queue that takes no messages holds up no others (broker/lanes.py). Nacks and blocked connections mean
+  waiting, told by `Stuck`.
   All messages are persistent and mandatory. Declaring and publishing are not ordered: wait for `Declared`.
 * `Down(reason)` says in one sentence what the link waits for. The link keeps trying, with backoff and jitter.
 * `Denied(reason)` is final: password, certificate, permission. The link stops trying.
@@ -147,7 +148,7 @@ class Link(Protocol):
         """End the consumer of `queue`; its unacked deliveries go back. Unknown queues are ignored."""
 
     def publish(self, message: Outgoing) -> None:
-        """Publish at least once, in order of the calls."""
+        """Publish at least once, in order of the calls with what may reach the same queue."""
 
     def ack(self, delivery: Delivery) -> None:
         """Settle a delivery. Ignored if it is from before a `Down` or `cancel`."""

@@ -10,7 +10,7 @@ keys), no extension types, no class names; msgspec holds each list of fields aga
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ PART_BYTES: Final = 4 << 20
 MAX_HEADER_BYTES: Final = 1 << 20
 MAX_MESSAGE_BYTES: Final = PART_BYTES + MAX_HEADER_BYTES + 1024
 MAX_LIST: Final = 100_000
+MAX_DIFFERENCES: Final = 256
 AGGREGATOR: Final = "aggregator"
 T = TypeVar("T")
 _SIGNED_PREFIX: Final = b"fedqueue message 1\x00"
@@ -43,11 +44,27 @@ Numbers = Annotated[list[float], Meta(max_length=32_768)]  # three of them, 9 by
 
 
 class Fields(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    """Base of all message kinds: a fixed list, nothing optional, nothing more."""
+    """Base of all message kinds: a fixed list. Items at its end that have a default are left out where they have it."""
+
+
+class Difference(Fields, frozen=True):
+    """How a site that holds one published model comes to a later one: `payload` bytes of `codec` from `offset` on."""
+
+    base_version: Count
+    base_digest: Digest
+    version: Count
+    digest: Digest
+    codec: Word
+    payload_bytes: Positive
+    offset: Count
 
 
 class Announcement(Fields, frozen=True):
-    """Aggregator to sites: version `version` of the model is out, fetch it there, train by this plan if `training`."""
+    """Aggregator to sites: version `version` of the model is out, fetch it there, train by this plan if `training`.
+
+    `model_codec`, `model_bytes`, `offset` and `parts` are of a keyframe, a model in full: of the announced one, or of
+    `key_version` with `key_digest`, from which `differences` lead to it.
+    """
 
     task: Word
     version: Count
@@ -64,22 +81,27 @@ class Announcement(Fields, frozen=True):
     statistics: Annotated[list[Numbers], Meta(max_length=3)]
     training: bool
     issued_at: Seconds
+    key_version: Count = 0
+    key_digest: Annotated[bytes, Meta(max_length=32)] = b""
+    differences: Annotated[list[Difference], Meta(max_length=MAX_DIFFERENCES)] = []
 
 
 class ModelPart(Fields, frozen=True):
-    """A slice of an encoded model, as the stream keeps it."""
+    """A slice of an encoded model, as the stream keeps it; of a difference where it names the digest of its `base`."""
 
     version: Count
     model_digest: Digest
     part: Count
     parts: Positive
+    base: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class UpdatePart(Fields, frozen=True):
     """A slice of an encoded update; all parts of an update carry the same fields but `part`.
 
     `settled` is the sequence through which the site has read receipts, so that the aggregator may forget reasons.
-    `metrics` are of the base model on the site's `held_out` rows, before training.
+    `metrics` are of the base model on the site's `held_out` rows, before training. `error` is what the codec left out:
+    the L2 norm of that, relative to the norm of what was to be sent.
     """
 
     task: Word
@@ -99,6 +121,7 @@ class UpdatePart(Fields, frozen=True):
     settled: Count
     made_at: Seconds
     training_s: Seconds
+    error: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 class Hello(Fields, frozen=True):
@@ -123,7 +146,8 @@ class Receipt(Fields, frozen=True):
     """Aggregator to a site, cumulative: all sequences up to `through` and those in `beyond` are settled.
 
     Every settled sequence was accepted unless `refused` names it with a reason; refusals stay listed until the site
-    has said (`settled`) that it knows them. `answers` is the newest hello seen.
+    has said (`settled`) that it knows them. `answers` is the newest hello seen. `arrived` is of an update of which some
+    parts are here, and not all: its sequence, and one bit a part, the lowest of the first byte for part 0.
     """
 
     incarnation: Incarnation
@@ -131,6 +155,7 @@ class Receipt(Fields, frozen=True):
     beyond: Annotated[list[Positive], Meta(max_length=MAX_LIST)]
     refused: Annotated[list[tuple[Positive, Annotated[str, Meta(max_length=400)]]], Meta(max_length=MAX_LIST)]
     answers: Count
+    arrived: Annotated[list[tuple[Positive, Annotated[bytes, Meta(max_length=65_536)]]], Meta(max_length=1)] = []
 
 
 Message = Announcement | ModelPart | UpdatePart | Hello | Receipt
@@ -142,6 +167,10 @@ KINDS: Final[dict[str, type[Message]]] = {
     "receipt": Receipt,
 }
 _KIND_OF: Final = {kind: name for name, kind in KINDS.items()}
+_DEFAULTS: Final = {
+    kind: [[] if one.default_factory is list else one.default for one in msgspec.structs.fields(kind)]
+    for kind in KINDS.values()
+}
 
 
 class _Header(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -180,7 +209,7 @@ class Party:
             self.key.public.key_id,
             len(body),
             hashlib.sha256(body).digest(),
-            msgspec.to_builtins(message, builtin_types=(bytes,)),
+            _listed(message),
         ]
         packed: bytes = msgpack.packb(header)
         if len(packed) > MAX_HEADER_BYTES or len(body) > PART_BYTES:
@@ -230,6 +259,36 @@ def parts_of(payload: bytes) -> Iterator[bytes]:
 def part_count(payload_bytes: int) -> int:
     """How many parts `parts_of` makes."""
     return max(1, -(-payload_bytes // PART_BYTES))
+
+
+def part_at(position: int) -> tuple[int, int]:
+    """Which part has the byte at `position` of a payload, and how many bytes of that part come before it."""
+    return divmod(position, PART_BYTES)
+
+
+def part_bounds(part: int) -> tuple[int, int]:
+    """Where a part begins in its payload, and how long it is at the most."""
+    return part * PART_BYTES, PART_BYTES
+
+
+def bitmap(parts: Collection[int]) -> bytes:
+    """Numbers of parts as a receipt carries them: one bit a part, the lowest of the first byte for part 0."""
+    return sum(1 << part for part in parts).to_bytes((max(parts, default=0) + 8) // 8, "little")
+
+
+def parts_in(bits: bytes) -> set[int]:
+    """The numbers of parts that `bitmap` was given."""
+    return {8 * place + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1}
+
+
+def _listed(message: Message) -> list[Any]:
+    """The message's fields, without those at the end that have their default: older peers need not know them."""
+    values: list[Any] = msgspec.to_builtins(message, builtin_types=(bytes,))
+    for default in reversed(_DEFAULTS[type(message)]):
+        if default is msgspec.NODEFAULT or values[-1] != default:
+            break
+        values.pop()
+    return values
 
 
 def _envelope(data: bytes) -> _Envelope:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from broker.allocation import keep_freed_memory
 from broker.link import Delivery, Denied, LinkEvent, Offset, Outgoing
 from broker.rabbit_address import Address, describe
 from broker.rabbit_consumer import ConsumingHalf
@@ -64,6 +65,7 @@ class RabbitLink:
             if self._opened or self._closed:
                 return
             self._opened = True
+        keep_freed_memory()
         self._consuming.lifeline.start()
         self._publishing.lifeline.start()
 

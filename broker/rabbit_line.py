@@ -13,7 +13,9 @@ from typing import Any, ParamSpec
 import pika
 from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorPhaseErrorBase
-from pika.exceptions import ConnectionClosedByClient
+from pika.exceptions import AMQPConnectionError, ConnectionClosedByClient
+
+from broker.rabbit_reading import Services
 
 P = ParamSpec("P")
 
@@ -34,7 +36,13 @@ class Line:
     def run(self) -> None:
         """Connect, call `on_open`, serve until `end`. Raises whatever ended it before that: pika's error or ours."""
         try:
-            pika.SelectConnection.create_connection([self._parameters], self._on_connected, custom_ioloop=self._loop)
+            pika.SelectConnection(
+                self._parameters,
+                on_open_callback=self._on_connected,
+                on_open_error_callback=self._on_failed,
+                on_close_callback=self._on_closed,
+                custom_ioloop=Services(self._loop),
+            )
             self._loop.start()
         finally:
             self._loop.close()
@@ -44,6 +52,10 @@ class Line:
     def post(self, command: Callable[[], None]) -> None:
         """Do `command` on the connection's thread, soon; never, if the connection is lost or ended before."""
         self._loop.add_callback_threadsafe(self.guarded(lambda: command() if self.is_open else None))
+
+    def call_later(self, delay_s: float, command: Callable[[], None]) -> None:
+        """As `post`, after a time. Only for the connection's thread."""
+        self._loop.call_later(delay_s, self.guarded(lambda: command() if self.is_open else None))
 
     def end(self) -> None:
         """Close the connection in order, soon; if it is not made yet, as soon as it is."""
@@ -71,22 +83,21 @@ class Line:
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
-    def _on_connected(self, outcome: Any) -> None:
-        """`outcome` is the connection, or the error that kept it from being made."""
-        if isinstance(outcome, BaseException):
-            self._error = _innermost(outcome)
-            self._loop.stop()
-            return
-        self._connection = outcome
-        outcome.add_on_close_callback(self._on_closed)
+    def _on_connected(self, connection: pika.SelectConnection) -> None:
+        self._connection = connection
         if self._ending:
             self._end()
         else:
-            self.guarded(self._on_open)(self, outcome)
+            self.guarded(self._on_open)(self, connection)
 
-    def _on_closed(self, _connection: object, error: Exception) -> None:
+    def _on_failed(self, _connection: object, error: BaseException) -> None:
+        """It could not be made."""
+        self._error = self._error or _innermost(error)
+        self._loop.stop()
+
+    def _on_closed(self, _connection: object, error: BaseException) -> None:
         if not isinstance(error, ConnectionClosedByClient):
-            self._error = self._error or error
+            self._error = self._error or _innermost(error)
         self._loop.stop()
 
 
@@ -114,7 +125,9 @@ def run_together(first: Line, second: Line) -> None:
 
 
 def _innermost(error: Any) -> Exception:
-    """What went wrong with the last attempt; pika wraps it once for the attempts and once for its phase."""
+    """What went wrong with the last attempt; pika wraps it up to three times: as an error, an attempt and a phase."""
+    if isinstance(error, AMQPConnectionError) and error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
     if isinstance(error, AMQPConnectionWorkflowFailed):
         error = error.exceptions[-1]
     if isinstance(error, AMQPConnectorPhaseErrorBase):

@@ -112,7 +112,7 @@ class SiteNames:
     @property
     def receipt_key(self) -> str:
         """Routing key of the site's receipts."""
-        return f"receipt.{self.site}"
+        return f"{RECEIPT}.{self.site}"
 
     def topology(self, *, max_updates_bytes: int = 2048 * MIB) -> Topology:
         """The site's queues; `max_updates_bytes` bounds what may wait for the aggregator, more is nacked."""
@@ -144,6 +144,7 @@ class SiteNames:
 
 
 ROUND_FOR_ALL: Final = "round.all"
+RECEIPT: Final = "receipt"  # no key that begins with it reaches another queue than one site's receipts
 
 
 def rounds_exchange(federation: str) -> str:

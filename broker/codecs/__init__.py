@@ -8,11 +8,12 @@ receiver knows every size before it decompresses anything: a frame that declares
 docs/wire-format.md has the byte-level description; tests/golden holds payloads that must decode for ever.
 """
 
-from broker.codecs.chunks import encode_chunk, open_frame
-from broker.codecs.frames import Bytes, Cutter, frames
+from broker.codecs.chunks import encode_chunk, open_frame, threshold
+from broker.codecs.forms import Form, Segment
+from broker.codecs.frames import Bytes, Cutter, frames, segments
 from broker.codecs.levels import BLOCK
-from broker.codecs.payloads import Decoder, decode, decoded, encode, max_payload_bytes
-from broker.codecs.pieces import CHUNK, Dense, Piece, Sparse, Vector
+from broker.codecs.payloads import Decoder, decode, decoded, encode, max_payload_bytes, open_segment
+from broker.codecs.pieces import CHUNK, Dense, Packed, Piece, Sparse, Vector
 from broker.codecs.table import CODECS, Codec, codec_named
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "Cutter",
     "Decoder",
     "Dense",
+    "Form",
+    "Packed",
     "Piece",
+    "Segment",
     "Sparse",
     "Vector",
     "codec_named",
@@ -35,4 +39,7 @@ __all__ = [
     "frames",
     "max_payload_bytes",
     "open_frame",
+    "open_segment",
+    "segments",
+    "threshold",
 ]

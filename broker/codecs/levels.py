@@ -3,43 +3,54 @@
 A scale is never so small that dividing by it is not exact, nor so large that 127 of it overflow.
 """
 
+from functools import partial
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from broker.codecs.pieces import Dense, Vector
+from broker.codecs.blocks import SMALLEST, blocks, by_block, of_blocks, reduced
+from broker.codecs.pieces import Packed, Vector
+from broker.codecs.scratch import STRIDE, first_stride, packing_room
 
+Levels = NDArray[np.int8]
 BLOCK: Final = 4096
-_LARGEST_SCALE: Final = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))  # 127 of it are finite
+_LARGEST: Final = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))  # 127 of it are finite
 
 
-def blocks(count: int) -> int:
-    """How many scales `count` coordinates have."""
-    return -(-count // BLOCK)
+def quantise(values: Vector) -> tuple[memoryview]:
+    """Scales, then levels."""
+    scales = reduced(np.maximum, values, BLOCK)
+    np.minimum(np.divide(scales, np.float32(127), out=scales), _LARGEST, out=scales)
+    scales[scales < SMALLEST] = 0
+    room = packing_room(scales.nbytes + len(values))
+    room[: scales.nbytes].view("<f4")[:] = scales
+    level(values, scales, BLOCK, room[scales.nbytes :].view(np.int8))
+    return (room.data,)
 
 
-def quantise(values: Vector) -> bytes:
-    """Scales, then levels: the nearest multiples of the scale, ties to even."""
-    padded = np.zeros(blocks(len(values)) * BLOCK, dtype=np.float32)
-    padded[: len(values)] = values
-    rows = padded.reshape(-1, BLOCK)
-    scales = np.minimum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / np.float32(127), _LARGEST_SCALE)
-    scales[scales < np.finfo(np.float32).tiny] = 0  # not exact to divide by; error feedback keeps what is left
-    np.divide(rows, scales[:, None], out=rows, where=scales[:, None] > 0)
-    levels = np.clip(np.rint(rows, out=rows), -127, 127, out=rows).astype(np.int8)
-    levels[scales == 0] = 0
-    packed: bytes = scales.astype("<f4").tobytes() + levels.reshape(-1)[: len(values)].tobytes()
-    return packed
-
-
-def dequantise(packed: bytes, count: int) -> Dense:
+def dequantise(packed: bytes, count: int) -> Packed:
     """level x scale, in float32."""
-    scales = np.frombuffer(packed, dtype="<f4", count=blocks(count))
+    scales = np.frombuffer(packed, dtype="<f4", count=blocks(count, BLOCK)).astype(np.float32, copy=False)
     levels = np.frombuffer(packed, dtype=np.int8, offset=4 * len(scales))
-    values = levels.astype(np.float32)
-    whole = count // BLOCK * BLOCK
-    with np.errstate(over="ignore", invalid="ignore"):  # a hostile scale is found by the receiver's own limits
-        values[:whole].reshape(-1, BLOCK)[:] *= scales[: whole // BLOCK, None]
-        if whole < count:
-            values[whole:] *= scales[-1]
-    return Dense(values)
+    return Packed(partial(_multiply, levels, scales), count)
+
+
+def packed_bytes(count: int) -> int:
+    """Of a chunk."""
+    return count + 4 * blocks(count, BLOCK)
+
+
+def level(values: Vector, scales: Vector, block: int, out: Levels) -> None:
+    """The nearest multiples of the scales, ties to even; 0 where the scale is."""
+    divisors = np.where(scales > 0, scales, np.float32(np.inf))
+    for start in range(0, len(values), STRIDE):
+        part = values[start : start + STRIDE]
+        quotients = first_stride(len(part))
+        by_block(np.divide, part, of_blocks(divisors, start, len(part), block), block, quotients)
+        np.copyto(out[start : start + STRIDE], np.rint(quotients, out=quotients), casting="unsafe")
+
+
+def _multiply(levels: Levels, scales: Vector, start: int, out: Vector) -> None:
+    mine = levels[start : start + len(out)]
+    by_block(np.multiply, mine, of_blocks(scales, start, len(out), BLOCK), BLOCK, out)

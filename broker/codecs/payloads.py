@@ -4,62 +4,65 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from broker.codecs.chunks import encode_chunk, open_frame
-from broker.codecs.frames import LENGTH, Bytes, Cutter, covered, frames, longest
-from broker.codecs.pieces import CHUNK, Piece, Vector
-from broker.codecs.table import CODECS, codec_named
-from broker.errors import WireError
+from broker.codecs.chunks import encode_chunk, open_frame, threshold
+from broker.codecs.forms import Form, Segment
+from broker.codecs.frames import LENGTH, Bytes, Cutter, frames, longest, segments
+from broker.codecs.pieces import Piece, Vector
+from broker.codecs.table import CODECS
 
 
 def encode(name: str, vector: Vector, *, level: int = 1) -> bytes:
     """The payload of a finite `vector`, shape (n,). `level` is zstd's."""
-    codec_named(name)  # also of a vector of none
+    least = threshold(name, [vector], len(vector))
     return b"".join(
-        encode_chunk(name, vector[start : start + count], level=level) for start, count in covered(len(vector))
+        encode_chunk(name, vector[segment.start : segment.end], level=level, threshold=least)
+        for segment in segments(name, len(vector))
     )
 
 
-def decode(name: str, pieces: Bytes | Iterable[Bytes], size: int) -> Iterator[tuple[int, Piece]]:
-    """(start, piece) of every chunk of a payload of `size` coordinates, in order; WireError names a wrong one.
+def decode(name: str, pieces: Bytes | Iterable[Bytes], form: int | Form) -> Iterator[tuple[int, Piece]]:
+    """(start, piece) of every segment of a payload, in order; WireError names a wrong one.
 
-    The values may be NaN or infinite if the sender made them so: callers check. Memory is one chunk.
+    The values may be NaN or infinite if the sender made them so: callers check. Memory is one segment.
     """
-    _know(name)
-    for start, count, frame in frames(pieces, size):
-        yield start, open_frame(name, frame, count, start // CHUNK)
+    for segment, frame in frames(pieces, form, codec=name):
+        yield segment.start, open_segment(name, frame, segment)
 
 
 class Decoder:
     """`decode` for a payload that is pushed piece by piece as it arrives. Used by one thread at a time."""
 
-    def __init__(self, name: str, size: int) -> None:
-        _know(name)
-        self._name, self._cutter = name, Cutter(size)
+    def __init__(self, name: str, form: int | Form) -> None:
+        self._name, self._cutter = name, Cutter(form, codec=name)
 
     def feed(self, piece: Bytes) -> Iterator[tuple[int, Piece]]:
-        """(start, piece) of every chunk that is complete now; go through them all before the next call."""
-        for start, count, frame in self._cutter.feed(piece):
-            yield start, open_frame(self._name, frame, count, start // CHUNK)
+        """(start, piece) of every segment that is complete now; go through them all before the next call."""
+        for segment, frame in self._cutter.feed(piece):
+            yield segment.start, open_segment(self._name, frame, segment)
+
+    def drop(self) -> int:
+        """Forget what has come of the frame that is not complete, and say how many bytes these are: feed them again."""
+        return self._cutter.drop()
 
     def finish(self) -> None:
-        """WireError names the chunk in which the payload has ended too early."""
+        """WireError names the segment in which the payload has ended too early."""
         self._cutter.finish()
 
 
-def decoded(name: str, pieces: Bytes | Iterable[Bytes], size: int) -> Vector:
+def decoded(name: str, pieces: Bytes | Iterable[Bytes], form: int | Form) -> Vector:
     """The whole vector of a payload."""
-    vector = np.empty(size, dtype=np.float32)
-    for start, piece in decode(name, pieces, size):
-        vector[start : start + piece.count] = piece.dense()
+    vector = np.empty(Form.of(form).size, dtype=np.float32)
+    for start, piece in decode(name, pieces, form):
+        piece.copy_to(vector[start : start + piece.count])
     return vector
 
 
-def max_payload_bytes(name: str, size: int) -> int:
-    """No honest payload of `size` coordinates is longer."""
-    most = (CODECS[name].packed_bytes(count)[1] for _, count in covered(size))
+def open_segment(name: str, frame: Bytes, segment: Segment) -> Piece:
+    """See `open_frame`."""
+    return open_frame(name, frame, segment.shape, segment.number)
+
+
+def max_payload_bytes(name: str, form: int | Form) -> int:
+    """No honest payload is longer."""
+    most = (CODECS[name].packed_bytes(segment.shape)[1] for segment in segments(name, form))
     return sum(LENGTH.size + longest(packed) for packed in most)
-
-
-def _know(name: str) -> None:
-    if name not in CODECS:
-        raise WireError(f"There is no codec {name!r} here.")

@@ -1,36 +1,67 @@
 """The codecs by name. What a frame holds is the codec's own affair; its length lies in a range known beforehand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker.codecs.levels import blocks, dequantise, quantise
+from broker.codecs import levels, nibbles, signs
+from broker.codecs.forms import Form, Segment, Shape, chunks
+from broker.codecs.largest import Largest
 from broker.codecs.pieces import Piece, Vector
-from broker.codecs.planes import shuffle, unshuffle
+from broker.codecs.planes import halve, shuffle, unshuffle, widen
 from broker.errors import UsageError
+
+Parts = Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How one chunk is packed before zstd; `packed_bytes(count)` are the least and the most that it can take.
+    """How one segment is packed before zstd; `packed_bytes(shape)` are the least and the most that it can take.
 
-    `unpack` is given what `packed_bytes` admits and raises WireError, without naming the chunk, if it is still wrong.
-    Both are pure and thread-safe. `pack` takes finite numbers.
+    `pack` takes finite numbers and gives parts that differ in kind, so that zstd codes each by its own table; they
+    hold until the thread packs the next. `unpack` is given all of them as one, within `packed_bytes`, and raises
+    WireError, without naming the segment, if it is still wrong. All are pure, and threads may share them.
+
+    `runs` says that zstd's first level need look for nothing but runs: other matches would be chance, which takes time
+    and even bytes. `largest` is how to choose by one threshold for a whole vector, where only the largest are kept.
     """
 
-    pack: Callable[[Vector], bytes]
-    unpack: Callable[[bytes, int], Piece]
-    packed_bytes: Callable[[int], tuple[int, int]]
+    pack: Callable[[Vector], Parts]
+    unpack: Callable[[bytes, Shape], Piece]
+    packed_bytes: Callable[[Shape], tuple[int, int]]
+    segments: Callable[[int | Form, int], Iterator[Segment]] = chunks
     lossless: bool = False
+    runs: bool = False
+    largest: Largest | None = None
 
 
-def _exactly(packed_bytes: Callable[[int], int]) -> Callable[[int], tuple[int, int]]:
-    return lambda count: (packed_bytes(count), packed_bytes(count))
+def _flat(unpack: Callable[[bytes, int], Piece]) -> Callable[[bytes, Shape], Piece]:
+    return lambda packed, shape: unpack(packed, shape[0] * shape[1])
+
+
+def _exactly(packed_bytes: Callable[[int], int]) -> Callable[[Shape], tuple[int, int]]:
+    return lambda shape: (packed_bytes(shape[0] * shape[1]),) * 2
+
+
+def _keeping(largest: Largest) -> Codec:
+    return Codec(
+        largest.pack,
+        _flat(largest.unpack),
+        lambda shape: largest.packed_bytes(shape[0] * shape[1]),
+        runs=True,
+        largest=largest,
+    )
 
 
 CODECS: Final[dict[str, Codec]] = {
-    "float32": Codec(shuffle, unshuffle, _exactly(lambda count: 4 * count), lossless=True),
-    "int8": Codec(quantise, dequantise, _exactly(lambda count: count + 4 * blocks(count))),
+    "float32": Codec(shuffle, _flat(unshuffle), _exactly(lambda count: 4 * count), lossless=True, runs=True),
+    "bf16": Codec(halve, _flat(widen), _exactly(lambda count: 2 * count), runs=True),
+    "int8": Codec(levels.quantise, _flat(levels.dequantise), _exactly(levels.packed_bytes)),
+    "int4": Codec(nibbles.quantise, _flat(nibbles.dequantise), _exactly(nibbles.packed_bytes)),
+    "sign": Codec(signs.binarise, _flat(signs.scale_signs), _exactly(signs.packed_bytes)),
+    "top5": _keeping(Largest(0.05)),
+    "top1": _keeping(Largest(0.01)),
+    "top0.1": _keeping(Largest(0.001, wide=True)),
 }
 
 

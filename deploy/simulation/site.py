@@ -25,6 +25,7 @@ from site_worker.availability import Availability
 from site_worker.draft import Draft
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
+from site_worker.models import ModelMemory
 from site_worker.outbox import Outbox
 from site_worker.worker import Performer
 
@@ -66,11 +67,11 @@ class Round:
 class _Performer(Performer):
     """The worker's own, but for the thread that trains."""
 
-    learn: Callable[[Train], None]
+    learn: Callable[[Train, Callable[[], Any]], None]
     halt: Callable[[], None]
 
     def _train(self, effect: Train) -> None:
-        self.learn(effect)
+        self.learn(effect, lambda: None if effect.legs is None else self._models.make(effect.legs))
 
     def _halt_training(self) -> None:
         self.halt()
@@ -114,6 +115,7 @@ class SiteActor(Actor):
         self._peer = Peer(party.federation, AGGREGATOR, aggregator.public)
         self._probe_s, self._chance = probe_s, chance
         self.outbox = Outbox(":memory:", incarnation=chance.randbytes(16))
+        self._models = ModelMemory(rounds.layout)
         self._greeting = rounds.greeting()
         self._training: Round | None = None
         self._kept: Round | None = None
@@ -141,13 +143,20 @@ class SiteActor(Actor):
             self._peer,
             self.outbox,
             self._greeting,
+            self._models,
             probe_s=self._probe_s,
             availability=Availability(paused=self.paused),
             unfinished=None if self._kept is None else self._kept.asked,
         )
         rounds: Any = self._rounds
         performer = _Performer(
-            self._party, rounds, self.outbox, link=link, inbox=_Inbox(self.take), stopping=threading.Event()
+            self._party,
+            rounds,
+            self.outbox,
+            self._models,
+            link=link,
+            inbox=_Inbox(self.take),
+            stopping=threading.Event(),
         )
         performer.learn, performer.halt = self._learn, self._halt
         self.performer = performer
@@ -170,21 +179,21 @@ class SiteActor(Actor):
         self.paused = paused
         self.take(Paused(paused))
 
-    def _learn(self, effect: Train) -> None:
+    def _learn(self, effect: Train, model: Callable[[], Any]) -> None:
         try:
-            going = self._begun(effect)
+            going = self._begun(effect, model)
         except FedqueueError as error:
             self.take(TrainingFailed(str(error)))
             return
         self._training = going
         self.clock.after(going.left_s, partial(self._finish, going))
 
-    def _begun(self, effect: Train) -> Round:
+    def _begun(self, effect: Train, model: Callable[[], Any]) -> Round:
         now, kept = self.clock.now, self._kept
         if kept is not None and kept.asked == effect.announcement:
             return replace(kept, since=now)
         draft = self.outbox.draft(self._rounds.layout.size)  # of a kept round it is in the outbox already
-        outcome = self._rounds.run(effect.announcement, effect.model, draft, threading.Event())
+        outcome = self._rounds.run(effect.announcement, model(), draft, threading.Event())
         whole_s = self._pace.round_s(outcome.made.steps, self._chance)
         return Round(effect.announcement, outcome, whole_s, whole_s, now)
 

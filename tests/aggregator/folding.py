@@ -1,34 +1,39 @@
 """A fold over literal deltas: each goes into the buffer with who sent it, and comes out by its ordinal."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from aggregator.fold import Fold, Vector
+from aggregator.fold import Chunk, Fold, Vector
 from aggregator.memory import Contribution
 from aggregator.settings import Aggregation
 from aggregator.strategies import Source
+from broker.codecs import Dense
+from broker.messages import UpdatePart
 from tests.aggregator.bench import floats
 
 
 class Deltas:
-    """Gives what was put in, in two chunks, and notes what was fetched."""
+    """Gives what was put in, in two chunks a stretch, and notes what was fetched."""
 
     def __init__(self) -> None:
         self.vectors: dict[Source, Vector] = {}
         self.fetched: list[Source] = []
         self.models: dict[int, Vector] = {}
 
-    def hold(self, ordinal: int, codec: str, payload: bytes) -> None:
+    def hold(self, ordinal: int, site: str, update: UpdatePart, body: bytes) -> None:
         raise AssertionError("nothing is held here")
 
-    def __call__(self, source: Source) -> Iterator[tuple[int, Vector]]:
+    def over(self) -> None:
+        pass
+
+    def __call__(self, source: Source, start: int, stop: int) -> Iterator[Chunk]:
         self.fetched.append(source)
-        vector = self.vectors[source]
-        middle = len(vector) // 2
-        for start, part in ((middle, vector[middle:]), (0, vector[:middle])):
-            yield start, part.copy()
+        vector, middle = self.vectors[source], (start + stop) // 2
+        for first, last in ((middle, stop), (start, middle)):
+            yield first, partial(Dense, vector[first:last].copy())
 
 
 class Folding:

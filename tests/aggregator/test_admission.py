@@ -12,7 +12,7 @@ import zstandard
 from aggregator.admission import MAX_LEAP
 from aggregator.effects import Accept, Refuse
 from aggregator.settings import Limits
-from broker.codecs import CODECS
+from broker.codecs import encode
 from broker.drive import Ack
 from broker.identity import PrivateKey
 from broker.link import Delivery
@@ -31,7 +31,7 @@ def framed(packed: bytes) -> bytes:
 
 
 def raw(*values: float) -> bytes:
-    return framed(CODECS["float32"].pack(floats(*values)))
+    return encode("float32", floats(*values))
 
 
 def scaled(scale: float) -> bytes:

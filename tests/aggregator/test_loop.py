@@ -10,6 +10,7 @@ import pytest
 from aggregator.effects import Accept, AddVersion, KeepPart, Refuse, Snapshot, StoreEffect
 from aggregator.opening import replay
 from aggregator.settings import Aggregation
+from broker.codecs import encode
 from broker.drive import Ack, Publish
 from broker.link import Confirmed, Declared, Delivery
 from broker.messages import Peer
@@ -176,9 +177,10 @@ def test_parts_in_any_order_and_twice_make_one_update(parted: Bench, order: tupl
     assert len(parts) == 3
     effects = [one for part in order for one in parted.feed(parts[part])]
     (accept,) = only(effects, Accept)
-    assert hashlib.sha256(accept.row.payload).digest() == accept.row.update.payload_digest
+    payload = b"".join(parted.journal.payload(accept.row.ordinal).pieces(0))
+    assert hashlib.sha256(payload).digest() == accept.row.update.payload_digest
     assert np.array_equal(parted.pending, BIG)
-    assert parted.journal.parts("A", parted.sites["A"].incarnation, 1) == set()
+    assert parted.journal.query("SELECT * FROM unfinished") == []
 
 
 def test_a_part_is_kept_before_it_is_acked(parted: Bench) -> None:
@@ -197,18 +199,16 @@ def test_a_restart_between_parts_loses_none(parted: Bench) -> None:
     assert np.array_equal(parted.pending, BIG)
 
 
-def test_a_large_update_is_committed_before_the_next_event_is_taken(
-    parted: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a batch of small last parts would hold as many large updates in memory."""
-    monkeypatch.setattr("aggregator.service.BATCH_BYTES", 250)
-    *others, last = parted.sites["A"].parts(1, BIG)
-    for part in others:
-        parted.feed(part)
-    parted.performer.stage(parted.loop.handle(last, parted.now))
-    assert Ack(last) in parted.link.asked
-    parted.performer.stage(parted.loop.handle(parted.sites["B"].parts(1, BIG)[0], parted.now))
-    assert parted.link.asked[-1] == Ack(last)
+def test_a_batch_is_committed_once_it_holds_much(parted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold many parts in memory."""
+    monkeypatch.setattr("aggregator.service.BATCH_BYTES", 150)
+    (first, second, _), (other, *_) = parted.sites["A"].parts(1, BIG), parted.sites["B"].parts(1, BIG)
+    parted.performer.stage(parted.loop.handle(first, parted.now))
+    assert Ack(first) not in parted.link.asked
+    parted.performer.stage(parted.loop.handle(other, parted.now))
+    assert parted.link.asked[-2:] == [Ack(first), Ack(other)]
+    parted.performer.stage(parted.loop.handle(second, parted.now))
+    assert parted.link.asked[-1] == Ack(other)
 
 
 def test_a_newer_update_makes_room_and_the_older_is_taken_when_it_comes_whole(parted: Bench) -> None:
@@ -235,7 +235,37 @@ def test_parts_that_are_not_the_signed_payload_are_refused_with_their_sequence(p
     (refusal,) = [one for part in parts for one in only(parted.feed(part), Refuse)]
     assert (refusal.sequence, refusal.reason) == (1, "its parts are not the payload that was signed")
     assert parted.receipts("A")[-1].refused == [(1, refusal.reason)]
-    assert parted.journal.query("SELECT * FROM parts") == []
+    assert parted.journal.query("SELECT * FROM parts") == parted.journal.query("SELECT * FROM unfinished") == []
+
+
+def test_a_damaged_part_is_refused_when_it_comes_with_the_number_of_its_chunk(parted: Bench) -> None:
+    whole = encode("float32", BIG)
+    damaged = whole[:120] + bytes([whole[120] ^ 1]) + whole[121:]
+    first, second, third = parted.sites["A"].parts(1, BIG, payload=damaged)
+    assert only(parted.feed(first), Refuse) == []
+    assert only(parted.feed(second), Refuse) == []
+    (refusal,) = only(parted.feed(third), Refuse)
+    assert refusal.reason.startswith("the payload does not decode: Chunk 0 is not one whole zstd frame")
+
+
+def test_parts_that_contradict_each_other_are_refused(parted: Bench) -> None:
+    first, _, _ = parted.sites["A"].parts(1, BIG)
+    _, second, _ = parted.sites["A"].parts(1, BIG, examples=7)
+    parted.feed(first)
+    (refusal,) = only(parted.feed(second), Refuse)
+    assert refusal.reason == "its parts contradict each other"
+
+
+def test_a_receipt_tells_which_parts_of_an_unfinished_update_are_here(parted: Bench) -> None:
+    site = parted.sites["A"]
+    first, second, third = site.parts(1, BIG)
+    parted.feed(third)
+    parted.feed(first)
+    (receipt,) = parted.receipts("A", parted.feed(site.hello(3)))[-1:]
+    assert receipt.arrived == [(1, bytes([0b101]))]
+    parted.feed(second)
+    (receipt,) = parted.receipts("A", parted.feed(site.hello(4)))[-1:]
+    assert (receipt.through, receipt.arrived) == (1, [])
 
 
 def test_an_update_that_cannot_be_right_is_refused_at_its_first_part(parted: Bench) -> None:
@@ -262,7 +292,9 @@ def test_a_repair_that_the_broker_refuses_is_seen_in_the_status(bench: Bench) ->
 
 def test_the_largest_statistics_that_a_hello_may_carry_can_be_announced(bench: Bench) -> None:
     lists = [[1.0] * 32_768] * 3
-    announcement = bench.loop._announcement(version=0, digest=bytes(32), offset=0, parts=1, model_bytes=1)
+    announcement = bench.loop._announcement(
+        version=0, model_digest=bytes(32), model_codec="float32", offset=0, parts=1, model_bytes=1
+    )
     largest = msgspec.structs.replace(announcement, statistics=lists)
     sealed = bench.loop._party.seal(largest, to="A")
     peer = Peer("fed", "aggregator", bench.key.public)

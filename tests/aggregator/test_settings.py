@@ -33,7 +33,7 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
         ('[aggregation]\nstrategy = "fedsgd"\n', "choose one of fedavg, fedasync"),
         ('[aggregation]\nstaleness = "linear"\n', "choose one of constant, polynomial, hinge"),
         ('[aggregation]\nweighting = "rows"\n', "weighting"),
-        ('codec = "gzip"\n', "choose one of float32, int8"),
+        ('codec = "gzip"\n', "choose one of float32, bf16, int8"),
         ("[plan]\nlearning_rate = 0\n", "learning_rate"),
         ("[start]\nmin_sites = 0\n", "min_sites"),
         ('[plan]\noptimizer = "lion"\n', "optimizer"),

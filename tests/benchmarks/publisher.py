@@ -24,31 +24,21 @@ from broker.messages import AGGREGATOR, Hello, Party, Peer, Receipt, UpdatePart,
 from broker.rabbit import RabbitLink
 from broker.serving import until_signalled
 from broker.topology import SiteNames, updates_exchange
-
-
-class Assignment(msgspec.Struct, frozen=True):
-    """What one publisher is told, as FOLDER/assignment.json; its key is FOLDER/site.key."""
-
-    url: str
-    federation: str
-    site: str
-    task: str
-    aggregator_key: str
-    layout_digest: bytes
-    base_digest: bytes
-    codec: str
-    payloads: list[str]
-    window: int
+from tests.benchmarks.stage import Assignment, assignment_in
 
 
 class Published(msgspec.Struct, frozen=True):
-    """What one publisher measured: medians from publish to the broker's confirm and to the aggregator's receipt."""
+    """What one publisher measured: medians from publish to the broker's confirm and to the aggregator's receipt.
+
+    `receipts` has, for each update, when it was published (on the machine's monotonic clock) and how long that took.
+    """
 
     updates: int
     refused: int
     bytes_per_update: float
     confirm_s: float
     receipt_s: float
+    receipts: list[tuple[float, float]]
 
 
 class Publisher:
@@ -65,7 +55,7 @@ class Publisher:
         self._sent: dict[int, float] = {}
         self._refused: set[int] = set()
         self._confirm_s: list[float] = []
-        self._receipt_s: list[float] = []
+        self._receipts: list[tuple[float, float]] = []
 
     def on(self, event: Any) -> None:
         """One event of the link."""
@@ -79,13 +69,15 @@ class Publisher:
                 self._read_receipt(event)
             case Denied(reason) | Returned(_, reason):
                 raise FedqueueError(reason)
-        while self._greetings and self._made - self._settled < self._a.window:
+        while self._greetings and self._made - self._settled < self._a.window and self._made != (self._a.updates or -1):
             self._publish()
 
     def published(self) -> Published:
         """The figures so far."""
-        confirm, receipt = (median(one) if one else 0.0 for one in (self._confirm_s, self._receipt_s))
-        return Published(self._settled, len(self._refused), self._bytes / max(self._made, 1), confirm, receipt)
+        waits = [wait for _, wait in self._receipts]
+        confirm, receipt = (median(one) if one else 0.0 for one in (self._confirm_s, waits))
+        size = self._bytes / max(self._made, 1)
+        return Published(self._settled, len(self._refused), size, confirm, receipt, self._receipts)
 
     def _greet(self) -> None:
         self._greetings += 1
@@ -135,7 +127,8 @@ class Publisher:
             now, self._settled = time.monotonic(), max(self._settled, receipt.through)
             self._refused |= {sequence for sequence, _ in receipt.refused}
             for sequence in [one for one in self._sent if one <= self._settled]:
-                self._receipt_s.append(now - self._sent.pop(sequence))
+                sent = self._sent.pop(sequence)
+                self._receipts.append((sent, now - sent))
         self._link.ack(delivery)
 
 
@@ -145,10 +138,10 @@ def _read(paths: list[str]) -> list[bytes]:
 
 def main(folder: Path) -> None:
     """Publish until told to stop."""
-    assignment = msgspec.json.decode((folder / "assignment.json").read_bytes(), type=Assignment)
+    assignment, key = assignment_in(folder)
     inbox = Inbox()
     link = RabbitLink(assignment.url, inbox.put, name=f"fedqueue benchmark {assignment.site}")
-    publisher = Publisher(assignment, PrivateKey.load(folder / "site.key"), link)
+    publisher = Publisher(assignment, key, link)
     with until_signalled() as stopping:
         link.open()
         try:

@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.codecs import CHUNK, CODECS, Cutter, Decoder, Vector, decode, decoded, encode, encode_chunk, frames
+from broker.codecs import CHUNK, CODECS, Cutter, Decoder, Segment, Vector, decode, decoded, encode, encode_chunk, frames
 from broker.codecs.chunks import open_frame
 from broker.errors import WireError
 
@@ -32,14 +32,15 @@ def test_a_payload_is_its_chunks() -> None:
     chunks = [encode_chunk("int8", VECTOR[start : start + CHUNK]) for start in (0, CHUNK, 2 * CHUNK)]
     assert b"".join(chunks) == encode("int8", VECTOR)
     found = list(frames(b"".join(chunks), len(VECTOR)))
-    assert [(start, count) for start, count, _ in found] == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 5)]
+    assert [(segment.start, segment.count) for segment, _ in found] == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 5)]
     assert [bytes(frame) for *_, frame in found] == [chunk[4:] for chunk in chunks]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 24, 25, 1000])
 def test_pieces_of_any_length(length: int) -> None:
     payload = three_chunks(7, 0, 12)
-    found = [(start, count, bytes(frame)) for start, count, frame in frames(in_pieces(payload, length), 2 * CHUNK + 5)]
+    cut = frames(in_pieces(payload, length), 2 * CHUNK + 5)
+    found = [(segment.start, segment.count, bytes(frame)) for segment, frame in cut]
     assert found == [(0, CHUNK, bytes(7)), (CHUNK, CHUNK, b""), (2 * CHUNK, 5, bytes(12))]
 
 
@@ -66,7 +67,7 @@ def test_a_frame_comes_as_soon_as_it_is_complete() -> None:
     cutter, payload = Cutter(2 * CHUNK), three_chunks(3, 2)
     assert list(cutter.feed(payload[:6])) == []
     assert [bytes(frame) for *_, frame in cutter.feed(payload[6:7])] == [bytes(3)]
-    assert list(cutter.feed(payload[7:])) == [(CHUNK, CHUNK, bytes(2))]
+    assert list(cutter.feed(payload[7:])) == [(Segment(1, CHUNK, (1, CHUNK)), bytes(2))]
     cutter.finish()
 
 
@@ -104,11 +105,11 @@ def test_bytes_after_the_last_chunk(length: int) -> None:
         list(frames(b"ab", 0))
 
 
-def test_a_frame_that_no_codec_needs_is_refused_before_it_comes() -> None:
+def test_a_frame_longer_than_its_codec_needs_is_refused_before_it_comes() -> None:
     longest = 4 * 5 + 512
     assert list(frames(longest.to_bytes(4, "little") + bytes(longest), 5))
     for pieces in ((longest + 1).to_bytes(4, "little"), in_pieces((longest + 1).to_bytes(4, "little"), 3)):
-        with pytest.raises(WireError, match="Chunk 0 says 533 bytes, more than any codec needs"):
+        with pytest.raises(WireError, match="Chunk 0 says 533 bytes, more than codec float32 needs"):
             list(frames(pieces, 5))
 
 
@@ -116,7 +117,7 @@ def test_a_frame_that_no_codec_needs_is_refused_before_it_comes() -> None:
 def test_a_damaged_chunk_is_named(codec: str) -> None:
     payload = bytearray(encode(codec, VECTOR))
     second = 4 + int.from_bytes(payload[:4], "little")
-    payload[second + 4 + 1000] ^= 0x10
+    payload[second + 4 + int.from_bytes(payload[second : second + 4], "little") // 2] ^= 0x10
     with pytest.raises(WireError, match="Chunk 1 "):
         decoded(codec, bytes(payload), len(VECTOR))
     seen = []
@@ -140,17 +141,20 @@ def test_unknown_codecs_are_refused_before_anything_comes() -> None:
         open_frame("pickle", b"", 1, 0)
 
 
-def test_threads_open_frames_at_once() -> None:
-    """Each has its own zstd: one decompressor for all of them would mix their chunks or crash."""
-    vectors = [RNG.normal(size=50_000).astype(np.float32) for _ in range(4)]
-    chunks = [encode_chunk("float32", vector)[4:] for vector in vectors]
+@pytest.mark.parametrize("codec", CODECS)
+def test_threads_open_and_pack_frames_at_once(codec: str) -> None:
+    """Each has its own zstd and scratch: one for all of them would mix their chunks or crash."""
+    vectors = [RNG.normal(size=150_000).astype(np.float32) for _ in range(4)]
+    chunks = [encode_chunk(codec, vector)[4:] for vector in vectors]
+    sums = [open_frame(codec, chunk, 150_000, 0).dense() * np.float32(0.3) + vectors[0] for chunk in chunks]
     right: list[bool] = []
 
     def open_often(number: int) -> None:
         for _ in range(30):
-            piece = open_frame("float32", chunks[number], 50_000, number)
-            right.append(piece.dense().tobytes() == vectors[number].tobytes())
-            right.append(encode_chunk("float32", vectors[number])[4:] == chunks[number])
+            target = vectors[0].copy()
+            open_frame(codec, chunks[number], 150_000, number).add_to(target, 0.3)
+            right.append(target.tobytes() == sums[number].tobytes())
+            right.append(encode_chunk(codec, vectors[number])[4:] == chunks[number])
 
     threads = [threading.Thread(target=open_often, args=(number,)) for number in range(4)]
     for thread in threads:

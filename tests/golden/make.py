@@ -105,21 +105,50 @@ SEALED: Final[dict[str, tuple[Party, str, Message, bytes]]] = {
 }
 
 
-def vectors() -> dict[str, Vector]:
-    """Multiples of a quarter that reach 127 quarters in each block, so that int8 holds them exactly as well."""
-    steps = np.arange(4097, dtype=np.int64)
-    long = np.arange((1 << 18) + 5, dtype=np.int64)
-    return {
-        "one": np.array([-31.75], dtype=np.float32),
-        "zeros": np.zeros(4096, dtype=np.float32),
-        "blocks": (((steps * 37 + 173) % 255 - 127) / 4).astype(np.float32),
-        "chunks": ((long % 3 - 1) * 31.75).astype(np.float32),
+CHUNK_AND_5: Final = (1 << 18) + 5
+KEPT: Final = {"top5": 0.05, "top1": 0.01, "top0.1": 0.001}
+NAMES: Final = ("one", "zeros", "blocks", "chunks")
+
+
+def vectors(codec: str) -> dict[str, Vector]:
+    """Four vectors that the codec holds exactly."""
+    if codec in KEPT:
+        return sparse_vectors(KEPT[codec])
+    steps, long = np.arange(4097, dtype=np.int64), np.arange(CHUNK_AND_5, dtype=np.int64)
+    if codec == "int4":  # multiples of a quarter that reach 7 quarters in each block of 256
+        one, blocks, chunks = np.array([-1.75]), (steps * 37 % 15 - 7) / 4, (long % 3 - 1) * 1.75
+    elif codec == "sign":
+        one, blocks, chunks = np.array([-31.75]), np.where(steps * 37 % 7 < 3, -2, 2), np.where(long % 3, 0.5, -0.5)
+    else:  # multiples of a quarter that reach 127 quarters in each block of 4096
+        one, blocks = np.array([-31.75]), ((steps * 37 + 173) % 255 - 127) / 4
+        chunks = (long % 3 - 1) * 31.75
+    zeros = np.zeros(4096)
+    return {name: it.astype(np.float32) for name, it in zip(NAMES, (one, zeros, blocks, chunks), strict=True)}
+
+
+def sparse_vectors(share: float) -> dict[str, Vector]:
+    """As many entries as are kept: powers of 2 under the peak of 64, and 1.5 too far under it for a step of its own."""
+    sizes = np.array([64, -32, 16, -8, 1.5, -1.5])
+    made = {
+        "one": np.array([-31.75]),
+        "zeros": np.zeros(4096),
+        "blocks": np.zeros(4097),
+        "chunks": np.zeros(CHUNK_AND_5),
     }
+    for name in ("blocks", "chunks"):
+        size, entries = len(made[name]), round(share * len(made[name]))
+        made[name][(np.arange(entries) ** 2 + 3 * np.arange(entries)) % size] = 1  # uneven gaps, some twice the same
+        made["chunks"][-1] = 1
+        places = np.flatnonzero(made[name])
+        made[name][places] = sizes[np.arange(len(places)) % 6]
+    return {name: vector.astype(np.float32) for name, vector in made.items()}
 
 
 def main() -> None:
     """Write what is missing, leave what is there."""
-    files = {f"{codec}-{name}.payload": encode(codec, vector) for codec in CODECS for name, vector in vectors().items()}
+    files = {
+        f"{codec}-{name}.payload": encode(codec, vector) for codec in CODECS for name, vector in vectors(codec).items()
+    }
     for kind, (party, to, message, body) in SEALED.items():
         files[f"{kind}.message"] = party.seal(message, to=to, body=body)
     for name, data in files.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from broker.checks import Check
+from broker.codecs import CODECS
 from broker.identity import PrivateKey
 from broker.letters import Joined
 from broker.settings import write_secret
@@ -130,7 +131,7 @@ def test_before_joining_all_that_can_be_checked_is_and_nothing_is_changed(tmp_pa
     assert found["training"].figures["step_s"] > 0
     assert "auc" in found["training"].detail
     assert found["layout"].figures == {"parameters": 5}
-    assert set(found["update"].figures) == {"model_bytes", "float32_bytes", "int8_bytes"}
+    assert set(found["update"].figures) == {"model_bytes", *(f"{codec}_bytes" for codec in CODECS)}
     assert found["update"].figures["model_bytes"] == 20
     assert "not joined yet" in found["federation"].detail
 
@@ -142,6 +143,7 @@ def test_the_update_that_is_measured_is_a_real_one(tmp_path: Path) -> None:
     create(folder, site="NY", task=task, options={"parameters": 100_000})
     figures = checks(folder)["update"].figures
     assert figures["model_bytes"] / 8 < figures["int8_bytes"] < figures["float32_bytes"]
+    assert figures["top1_bytes"] < figures["model_bytes"] / 100
 
 
 @pytest.mark.parametrize(
