@@ -36,6 +36,14 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteSent:
+    """Keep how many parts of an update the broker has, from the first on."""
+
+    sequence: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeepNonce:
     """Keep the number of the newest hello, before it is published."""
 
@@ -124,4 +132,4 @@ class Paused:
     paused: bool
 
 
-StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity | KeepModelPart
+StoreEffect = Store | Settle | Mark | NoteSent | KeepNonce | NoteSeen | NoteActivity | KeepModelPart

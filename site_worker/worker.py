@@ -33,6 +33,7 @@ from site_worker.effects import (
     Mark,
     NoteActivity,
     NoteSeen,
+    NoteSent,
     Paused,
     SendPart,
     Settle,
@@ -135,6 +136,8 @@ class Performer:
                     log.info("settled sequence=%d %s %s", one.sequence, one.state, one.reason or "")
             case Mark(sequences, published):
                 self._outbox.mark(sequences, published=published)
+            case NoteSent(sequence, parts):
+                self._outbox.note_sent(sequence, parts)
             case KeepNonce(nonce):
                 self._outbox.next_nonce(nonce)
             case NoteSeen(version, digest):
