@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from aggregator.control import Control
+from aggregator.downlink import Wanted
 from aggregator.fold import Vector
 from aggregator.journal import Accepted, Enrolled, VersionRow
+from aggregator.publications import Published
 from aggregator.settings import Aggregation
 from aggregator.state import NOTHING, State
 from broker.messages import UpdatePart
@@ -84,6 +86,32 @@ class SetFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Encode:
+    """Write to files what is to be published of a version, and journal it; `Encoded` follows."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class NotePublished:
+    """Keep how far a publication is."""
+
+    row: Published
+
+
+@dataclass(frozen=True, slots=True)
+class LosePublished:
+    """Keep that the stream has lost everything that was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Event: these publications lie ready; none, if nothing can be made of this version any more."""
+
+    rows: tuple[Published, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """Event: the enrolled sites, when they have changed."""
 
@@ -105,4 +133,7 @@ class Ruled:
     rule: str
 
 
-StoreEffect = Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact
+StoreEffect = (
+    Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact | Encode | NotePublished
+    | LosePublished
+)  # fmt: skip

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from aggregator.publications import SCHEMA as PUBLICATIONS
+from aggregator.publications import Publications
 from aggregator.transfers import SCHEMA as TRANSFERS
 from aggregator.transfers import Payload, Transfers
 from broker.database import open_database, storing
@@ -23,7 +25,7 @@ from broker.identity import PublicKey
 from broker.messages import UpdatePart
 
 VERSION: Final = 3
-SCHEMA: Final = f"""
+_TABLES: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE sites (
     site TEXT PRIMARY KEY, public_key TEXT NOT NULL, account TEXT, added_at REAL NOT NULL,
@@ -42,7 +44,6 @@ CREATE TABLE refused (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, incarnation BLOB, sequence INTEGER,
     reason TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL,
     UNIQUE (site, incarnation, sequence));
-{TRANSFERS};
 CREATE TABLE versions (
     version INTEGER PRIMARY KEY, digest BLOB NOT NULL, through_ordinal INTEGER NOT NULL,
     updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL, state BLOB);
@@ -52,6 +53,7 @@ CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, ex
 CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples)
 """
+SCHEMA: Final = ";".join((_TABLES, TRANSFERS, PUBLICATIONS))
 UPGRADES: Final = {
     1: """
 ALTER TABLE versions ADD COLUMN state BLOB;
@@ -74,6 +76,7 @@ INSERT INTO parts (transfer, part, body) SELECT transfer, part, body FROM former
     JOIN unfinished USING (site, incarnation, sequence);
 DROP TABLE former_parts
 """,
+            PUBLICATIONS,
         )
     ),
 }
@@ -155,6 +158,11 @@ class Journal:
     def transfers(self) -> Transfers:
         """Updates in several parts; its methods that write run inside the caller's transaction too."""
         return Transfers(self._database, str(self.path))
+
+    @cached_property
+    def publications(self) -> Publications:
+        """What has gone to the sites; its methods that write run inside the caller's transaction too."""
+        return Publications(self._database, str(self.path))
 
     def close(self) -> None:
         """Close the file."""

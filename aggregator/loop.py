@@ -8,16 +8,18 @@ The loop reads the journal (kept parts, settled sequences) but never writes it: 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
-from aggregator.effects import Decided, KeepPart, Refuse, Registry, Ruled, SetFact
+from aggregator.effects import Decided, Encoded, KeepPart, Refuse, Registry, Ruled, SetFact
 from aggregator.fold import Fold
 from aggregator.journal import Journal
-from aggregator.publication import MODEL_CODEC, Publication
+from aggregator.publication import Publication
+from aggregator.publications import Published
 from aggregator.reception import Receptions
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
@@ -46,9 +48,21 @@ Effects = list[Any]
 
 
 class AggregatorLoop:
-    """See the module's docstring. `fold` stands at the journal's newest version with its open buffer merged."""
+    """See the module's docstring. `fold` stands at the journal's newest version with its open buffer merged.
 
-    def __init__(self, settings: Settings, party: Party, fold: Fold, journal: Journal, *, rule: str) -> None:
+    `read` gives one part of a publication that was encoded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        party: Party,
+        fold: Fold,
+        journal: Journal,
+        *,
+        rule: str,
+        read: Callable[[Published, int], bytes | None],
+    ) -> None:
         self._settings, self._party, self._journal = settings, party, journal
         self._control = read_control(journal)
         self._attendance = Attendance(
@@ -61,7 +75,10 @@ class AggregatorLoop:
         self._receipts = Receipts(party, journal, {row["site"]: row["answers"] for row in journal.site_rows()})
         self._receptions = Receptions(journal.transfers)
         self._budgets = self._remembered_budgets()
-        self._publication = Publication(party, fold, self._announcement, self._plans)
+        self._publication = Publication(
+            party, settings, fold, journal.publications.rows(),
+            read=read, announce=self._announcement, plans=self._plans, note_digest=self._rounds.note_published,
+        )  # fmt: skip
         self._trouble: dict[str, str | None] = {}
         self._refusals = 0
         self._told: set[int] = set()
@@ -75,19 +92,29 @@ class AggregatorLoop:
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
         self._now = now
+        return [*self._on(event, now), *self._publication.ask()]
+
+    def _on(self, event: Any, now: float) -> Effects:
         match event:
             case Tick():
                 return self._on_tick(now)
             case Delivery():
                 return self._on_delivery(event, now)
-            case Confirmed(token):
-                return [*self._left(token), *self._publication.confirmed(event)]
-            case Consuming():
-                return self._publication.consuming(event)
+            case Confirmed() | Consuming() | Encoded():
+                return self._on_publishing(event)
             case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
                 return self._on_link(event, now)
+
+    def _on_publishing(self, event: Confirmed | Consuming | Encoded) -> Effects:
+        match event:
+            case Confirmed(token):
+                return [*self._left(token), *self._publication.confirmed(event)]
+            case Consuming():
+                return self._publication.consuming(event)
+            case Encoded():
+                return self._publication.encoded(event)
 
     def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
@@ -103,9 +130,11 @@ class AggregatorLoop:
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
             case Up():
-                return [*self._attendance.up(now), *self._republish(), self._link_fact(now, down=None)]
+                published = self._publication.up() if self._rounds.started else []
+                return [*self._attendance.up(now), *published, self._link_fact(now, down=None)]
             case Down(reason):
                 self._attendance.down()
+                self._publication.down()
                 return [self._link_fact(now, down=reason)]
             case Stuck(reason):
                 return [self._link_fact(now, stuck=reason)]
@@ -121,7 +150,8 @@ class AggregatorLoop:
                 self._attendance.repair(now)
             case Declared(error):
                 consumers = self._attendance.declared(error, now)
-                return [*consumers, *(self._republish() if consumers else []), self._link_fact(now, repair=error)]
+                again = self._publication.lost() if consumers and self._rounds.started else []
+                return [*consumers, *again, self._link_fact(now, repair=error)]
             case Inspected(queues):
                 return self._attendance.seen(queues, now)
         return []
@@ -131,7 +161,7 @@ class AggregatorLoop:
         self._receipts.left(token)
         if token[0] == "refused":
             self._told.discard(token[1])
-        return self._publication.left(token)
+        return self._publication.announcing.left(token)
 
     def _on_tick(self, now: float) -> Effects:
         effects = self._attendance.tick(now) + self._publication.tick(now)
@@ -147,9 +177,6 @@ class AggregatorLoop:
             return []
         self._budgets.fix(self._attendance.sites)
         return closed + self._publication.begin()
-
-    def _republish(self) -> Effects:
-        return self._publication.restart() if self._rounds.started else []
 
     # ---- what sites send
 
@@ -188,12 +215,13 @@ class AggregatorLoop:
         except WireError as error:
             # It still gets the announcement: the site itself finds that the model differs, and says so to its people.
             refused = self._refuse(Refuse(site, None, None, str(error), 0, now))
-            return refused + self._publication.announcement_for(site)
+            return refused + self._publication.announcing.tell(site)
         self._receipts.of(site, hello.incarnation, known=hello.settled)
         self._receipts.answer(site, hello.nonce)
         if hello.evicted and self._rounds.started:
-            return effects + self._publication.begin()
-        return effects + self._publication.announcement_for(site)
+            later = self._publication.announcing.tell(site, now=False)
+            return effects + later + self._publication.begin(key=True)
+        return effects + self._publication.announcing.tell(site)
 
     def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:
         settlement = self._receipts.of(site, update.incarnation, known=update.settled)
@@ -243,25 +271,21 @@ class AggregatorLoop:
         queue, token = refused_queue(self._party.federation), ("refused", self._refusals)
         return [refusal, Publish(Outgoing("", queue, json.dumps(text).encode(), token, "application/json"))]
 
-    def _announcement(self, *, version: int, digest: bytes, offset: int, parts: int, model_bytes: int) -> Announcement:
+    def _announcement(self, *, version: int, **transfer: Any) -> Announcement:
         settings, fold = self._settings, self._rounds.fold
         training, plan = self._asked(version)
         return Announcement(
             task=settings.task,
             version=version,
-            model_digest=digest,
             previous_digest=self._rounds.digests.get(version - 1, bytes(32)),
             layout_digest=fold.layout_digest,
             parameters=len(fold.model),
-            model_codec=MODEL_CODEC,
-            model_bytes=model_bytes,
-            offset=offset,
-            parts=parts,
             codec=settings.codec,
             plan=plan,
             statistics=self._rounds.statistics or [],
             training=training,
             issued_at=self._now,
+            **transfer,
         )
 
     def _asked(self, version: int) -> tuple[bool, list[tuple[str, float]]]:

@@ -32,6 +32,7 @@ class Rounds:
         versions = journal.versions()
         self._begun = versions[-1].at
         self.digests = {row.version: row.digest for row in versions}
+        self.digests |= {row.version: row.digest for row in journal.publications.rows()}
         self._ordinal = journal.last_ordinal()
         self._oldest = journal.oldest_open(versions[-1].through_ordinal)
         known = journal.fact("statistics")
@@ -103,6 +104,10 @@ class Rounds:
         total = FeatureStatistics.summed(parts)
         self.statistics = [] if total is None else total.to_lists()
         return [SetFact("statistics", json.dumps(self.statistics).encode())]
+
+    def note_published(self, version: int, digest: bytes) -> None:
+        """What sites hold of a version, and name as the base of their updates."""
+        self.digests[version] = digest
 
     def use(self, aggregation: Aggregation, *, rule: str) -> None:
         """Make the next version, with all that is in the buffer already, by another aggregation."""

@@ -16,12 +16,17 @@ from typing import Any, Final
 import msgspec
 
 from aggregator.control import read_control
+from aggregator.downlink import Downlink
 from aggregator.effects import (
     Accept,
     AddVersion,
     Decided,
+    Encode,
+    Encoded,
     KeepPart,
+    LosePublished,
     NotePresence,
+    NotePublished,
     NoteSite,
     Refuse,
     Registry,
@@ -33,6 +38,7 @@ from aggregator.effects import (
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import BASES_KEPT, SNAPSHOTS_KEPT, prune_snapshots, restore, rule_of, rule_text
+from aggregator.publications import Published
 from aggregator.rules import rule_in_force
 from aggregator.settings import Folder, Settings
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
@@ -54,10 +60,23 @@ PRUNE_EVERY: Final = 10
 class Performer:
     """Does the loop's effects: stores as they come, in one transaction; the link's only after the commit."""
 
-    def __init__(self, journal: Journal, folder: Folder, layout: Layout, link: Link, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        folder: Folder,
+        layout: Layout,
+        link: Link,
+        stopping: threading.Event,
+        *,
+        tell: Callable[[object], None],
+    ) -> None:
+        """`tell` takes what the loop is to be told of once it is committed."""
         self._journal, self._folder, self._layout, self._link, self._stopping = journal, folder, layout, link, stopping
+        self._downlink, self._tell = Downlink(folder, layout), tell
         self._staged: list[Any] = []
-        self._written: set[bytes] = set()  # snapshots of this batch: a model may have moved on when it is retried
+        # Of this batch: a model may have moved on when it is retried.
+        self._written: set[bytes] = set()
+        self._encoded: dict[int, tuple[Published, ...]] = {}
 
     def stage(self, effects: Sequence[Any]) -> None:
         """See broker/drive.py. Flushes by itself once much is held: a batch of small last parts makes large updates."""
@@ -72,12 +91,18 @@ class Performer:
         """See broker/drive.py."""
         self._until_stored(self._journal.commit, again=self._store_again_and_commit)
         staged, self._staged = self._staged, []
+        encoded, self._encoded = self._encoded, {}
         self._written.clear()
         for effect in staged:
-            if not isinstance(effect, StoreEffect):
-                perform_on(self._link, effect)
-            else:
-                _log(effect)
+            match effect:
+                case Encode():
+                    self._tell(Encoded(encoded[id(effect)]))
+                case NotePublished(row) if row.there:
+                    self._downlink.clean(row)
+                case _ if isinstance(effect, StoreEffect):
+                    _log(effect)
+                case _:
+                    perform_on(self._link, effect)
 
     def _store_first(self, effect: StoreEffect) -> None:
         self._journal.begin()
@@ -127,6 +152,8 @@ class Performer:
                 if row.version % PRUNE_EVERY == 0:
                     bases = rule_of(row).build().bases
                     prune_snapshots(self._journal, self._folder, keep=BASES_KEPT if bases else SNAPSHOTS_KEPT)
+            case Encode():
+                self._encode(effect)
             case _:
                 self._note(effect)
 
@@ -138,8 +165,18 @@ class Performer:
         save_model(path, self._layout, snapshot.model, metadata=metadata)
         self._written.add(snapshot.digest)
 
-    def _note(self, effect: NoteSite | NotePresence | SetFact) -> None:
+    def _encode(self, effect: Encode) -> None:
+        if id(effect) not in self._encoded:
+            self._encoded[id(effect)] = tuple(self._downlink.encode(effect.wanted))
+        for row in self._encoded[id(effect)]:
+            self._journal.publications.add(row)
+
+    def _note(self, effect: NoteSite | NotePresence | SetFact | NotePublished | LosePublished) -> None:
         match effect:
+            case NotePublished(row):
+                self._journal.publications.note(row)
+            case LosePublished():
+                self._journal.publications.lose()
             case NoteSite(site, columns):
                 self._journal.note_site(site, **dict(columns))
             case NotePresence(site, present, ready, at, changed):
@@ -192,9 +229,12 @@ def serve(
             layout, fold = restore(journal, folder, settings.aggregation)
             party = Party(settings.federation, AGGREGATOR, key)
             known = _decisions(journal)  # read before the loop does, so that nothing falls between
-            loop = AggregatorLoop(settings, party, fold, journal, rule=rule_text(settings.aggregation))
+            downlink = Downlink(folder, layout)
+            loop = AggregatorLoop(
+                settings, party, fold, journal, rule=rule_text(settings.aggregation), read=downlink.part
+            )
             watch = threading.Thread(target=_watch, args=(folder, known, inbox, stopping), daemon=True)
-            performer = Performer(journal, folder, layout, link, stopping)
+            performer = Performer(journal, folder, layout, link, stopping, tell=inbox.put)
             watch.start()
             link.open()
             drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)

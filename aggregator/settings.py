@@ -6,6 +6,7 @@ FOLDER/broker.url        address and password of the broker (mode 0600), or FEDQ
 FOLDER/SITE.join.toml    what each hospital is given; may hold its password (mode 0600)
 FOLDER/journal.db        sites, accepted updates, versions, refusals (SQLite)
 FOLDER/models/           snapshots by digest, and what a strategy keeps with them (safetensors)
+FOLDER/published/        what sites hold, where that differs, and what is on its way to them: aggregator/downlink.py
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, Worth, strategy_named
 from broker.codecs import codec_named
 from broker.errors import UsageError
+from broker.messages import MAX_DIFFERENCES
 from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from broker.serving import Tls
 from broker.settings import load_settings
@@ -159,12 +161,21 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_examples: AtLeastOne = 10_000_000
 
 
+WHOLE_BYTES: Final = 1 << 20
+
+
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """aggregator.toml. `versions` 0 means until stopped; `codec` is what sites are asked to compress with."""
+    """aggregator.toml. `versions` 0 means until stopped; `codec` is what sites are asked to compress with.
+
+    `model_codec` is for the differences between models that go to the sites; "auto" sends small models whole.
+    Every `keyframe_every` versions, and when a site asks, a model goes out in full.
+    """
 
     federation: str
     task: str
     codec: str = "int8"
+    model_codec: str = "auto"
+    keyframe_every: Annotated[int, Meta(ge=1, le=MAX_DIFFERENCES)] = 20
     versions: Annotated[int, Meta(ge=0)] = 0
     presence_s: Seconds = 5.0
     plan: Plan = Plan()
@@ -176,7 +187,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def __post_init__(self) -> None:
         checked_name(self.federation, "Federation")
         codec_named(self.codec)
+        if self.model_codec != "auto":
+            codec_named(self.model_codec)
         self.aggregation.build()
+
+    def codec_of_models(self, parameters: int) -> str:
+        """What differences between models are compressed with; a lossless codec means that models go out whole."""
+        if self.model_codec != "auto":
+            return self.model_codec
+        return "float32" if 4 * parameters <= WHOLE_BYTES else "int8"
 
 
 @dataclass(frozen=True)
@@ -221,6 +240,23 @@ class Folder:
     def state(self, digest: bytes) -> Path:
         """What a strategy keeps besides the model, by its digest."""
         return self.models / f"state-{digest.hex()}.safetensors"
+
+    @property
+    def publishing(self) -> Path:
+        """What sites hold, and what is on its way to them."""
+        return self.path / "published"
+
+    def published(self, version: int) -> Path:
+        """What sites hold of a version, where that is not the aggregator's own model."""
+        return self.publishing / f"{version}.safetensors"
+
+    def published_files(self) -> list[tuple[int, Path]]:
+        """All of these, with their versions."""
+        return [(int(path.stem), path) for path in self.publishing.glob("[0-9]*.safetensors")]
+
+    def payload(self, version: int, base: int) -> Path:
+        """What is being published of a version: see aggregator/publications.py."""
+        return self.publishing / f"{version}{f'-{base}' if base >= 0 else ''}.payload"
 
     def settings(self) -> Settings:
         """The settings, validated."""

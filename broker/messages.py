@@ -266,6 +266,11 @@ def part_at(position: int) -> tuple[int, int]:
     return divmod(position, PART_BYTES)
 
 
+def part_bounds(part: int) -> tuple[int, int]:
+    """Where a part begins in its payload, and how long it is at the most."""
+    return part * PART_BYTES, PART_BYTES
+
+
 def bitmap(parts: Collection[int]) -> bytes:
     """Numbers of parts as a receipt carries them: one bit a part, the lowest of the first byte for part 0."""
     return sum(1 << part for part in parts).to_bytes((max(parts, default=0) + 8) // 8, "little")

@@ -7,7 +7,7 @@ its values, so a file, a stream and a memory copy can be compared. Files are saf
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -127,6 +127,35 @@ def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[
         return Entry(name, "F32", values.shape, lambda: [_bytes_of(values)])
 
     write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata)
+
+
+def save_stretches(
+    path: Path, layout: Layout, stretches: Iterable[Vector], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """As `save_model`, of a vector that comes in stretches of any length, in order."""
+    coming = _Stretches(stretches)
+
+    def entry(tensor: Tensor) -> Entry:
+        return Entry(tensor.name, "F32", tensor.shape, lambda: coming.take(tensor.size))
+
+    write_tensors(path, map(entry, layout.tensors), metadata)
+
+
+class _Stretches:
+    """Stretches of a vector, cut anew where tensors end."""
+
+    def __init__(self, stretches: Iterable[Vector]) -> None:
+        self._coming = iter(stretches)
+        self._left = np.empty(0, dtype=np.float32)
+
+    def take(self, count: int) -> Iterator[Buffer]:
+        """The bytes of the next `count` coordinates."""
+        while count:
+            if not len(self._left):
+                self._left = next(self._coming)
+            piece, self._left = self._left[:count], self._left[count:]
+            count -= len(piece)
+            yield _bytes_of(piece)
 
 
 def load_model(path: Path) -> tuple[Layout, Vector]:

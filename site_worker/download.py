@@ -1,64 +1,132 @@
-"""Fetching one announced model from the stream: parts by number, digest checked, nothing trusted but the signature.
+"""Fetching one announced model from the stream: parts by number, kept as they come, nothing trusted but the signature.
 
-Stream offsets are not contiguous and an evicted offset silently starts at the oldest message, so parts are taken by
-version, digest and number. A stream that starts beyond the offset, or ends without the parts, means the model was
-evicted: the site then says hello and asks for it again.
+A site that holds a model from which the announced differences lead on fetches those; any other the keyframe and what
+follows. Where a transfer was cut, it goes on after the last part that is here. Stream offsets are not contiguous and an
+evicted offset silently starts at the oldest message, so parts are taken by version, digest and number. A stream that
+starts beyond the offset, or ends without the parts, means the model was evicted: the site then says hello and asks.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from broker.codecs import decoded, max_payload_bytes
+from broker.codecs import CODECS, max_payload_bytes
+from broker.differences import KEYFRAME_CODEC
 from broker.errors import WireError
 from broker.link import Delivery
-from broker.messages import EVERYONE, Announcement, ModelPart, Peer, part_count
-from broker.weights import model_digest
+from broker.messages import EVERYONE, Announcement, ModelPart, Peer, part_bounds, part_count
+from broker.progress import Progress
+from site_worker.models import Held, Leg, Models
 
-Vector = NDArray[np.float32]
 STALLED_S: Final = 60.0
 
 
-class Download:
-    """The parts of the model of one announcement. Raises WireError if the announcement itself cannot be right."""
+def legs_to(announcement: Announcement, held: Held | None) -> tuple[Leg, ...]:
+    """The transfers that lead from what is held to the announced model; none if it is held. The fewest bytes."""
+    if held is not None and held.digest == announcement.model_digest:
+        return ()
+    key = Leg(
+        announcement.key_version if announcement.key_digest else announcement.version,
+        announcement.key_digest or announcement.model_digest,
+        announcement.model_codec,
+        announcement.model_bytes,
+        announcement.parts,
+        announcement.offset,
+    )
+    ways = [(key, *way) for way in _differences(announcement, key.digest)]
+    ways += [] if held is None else _differences(announcement, held.digest)
+    if not ways:
+        raise WireError(f"The differences of version {announcement.version} do not lead to it.")
+    return min(ways, key=lambda way: sum(leg.payload_bytes for leg in way))
 
-    def __init__(self, announcement: Announcement, aggregator: Peer, *, now: float) -> None:
-        self.announcement = announcement
-        self._aggregator = aggregator
-        self._parts: dict[int, bytes] = {}
+
+def _differences(announcement: Announcement, digest: bytes) -> list[tuple[Leg, ...]]:
+    """The way from the model with `digest`, in a list; an empty one if there is none."""
+    way: list[Leg] = []
+    for one in announcement.differences:
+        if one.base_digest == digest:
+            parts = part_count(one.payload_bytes)
+            way.append(Leg(one.version, one.digest, one.codec, one.payload_bytes, parts, one.offset, one.base_digest))
+            digest = one.digest
+    return [tuple(way)] if digest == announcement.model_digest else []
+
+
+class Download:
+    """The way to the model of one announcement. Raises WireError if the announcement itself cannot be right."""
+
+    def __init__(self, announcement: Announcement, aggregator: Peer, models: Models, *, now: float) -> None:
+        self.announcement, self._aggregator, self._models = announcement, aggregator, models
+        self.legs = legs_to(announcement, models.held())
+        for leg in self.legs:
+            _require_sound(leg, announcement)
+        here = {leg.name: models.parts(leg) for leg in self.legs}
+        self._here = {name: dict(parts) for name, parts in here.items()}
+        total = sum(leg.payload_bytes for leg in self.legs)
+        self.progress = Progress(total, now, sum(_bytes_here(leg, here[leg.name]) for leg in self.legs))
+        self._position = 0
         self._first = True
         self.evicted = False
         self.stalled_at = now + STALLED_S
-        if announcement.model_codec != "float32":
-            raise WireError(f"Models in codec {announcement.model_codec!r} cannot be read by this version.")
-        allowed = max_payload_bytes(announcement.model_codec, announcement.parameters)
-        if announcement.model_bytes > allowed or announcement.parts != part_count(announcement.model_bytes):
-            raise WireError("The announced model's size does not fit its parameters.")
 
-    def take(self, delivery: Delivery, *, now: float) -> bool:
-        """Keep a part, ignore everything else; True once all are there."""
-        announcement = self.announcement
-        if self._first and delivery.offset is not None and delivery.offset > announcement.offset:
-            self.evicted = True
+    @property
+    def leg(self) -> Leg | None:
+        """The transfer that is being fetched, None once all are here."""
+        while self._position < len(self.legs):
+            leg = self.legs[self._position]
+            if len(self._here[leg.name]) < leg.parts:
+                return leg
+            self._position, self._first = self._position + 1, True
+        return None
+
+    def offset(self) -> int:
+        """Where in the stream to read on: after the last part that is here of those from the first on."""
+        leg = self.leg
+        assert leg is not None
+        expected = self._expected(leg)
+        return leg.offset if expected == 0 else self._here[leg.name][expected - 1] + 1
+
+    def take(self, delivery: Delivery, *, now: float) -> tuple[Leg, int, int, bytes] | None:
+        """A part to be kept: of which leg, its number, its offset, its bytes. Everything else is ignored."""
+        leg, first = self.leg, self._first
+        if leg is None:
+            return None
         self._first = False
+        offset, expected = delivery.offset or 0, self._expected(leg)
+        if first and expected == 0 and offset > leg.offset:
+            self.evicted = True
         try:
             message, body = self._aggregator.open(delivery.body, recipients=frozenset({EVERYONE}))
         except WireError:
-            return False
-        ours = isinstance(message, ModelPart) and message.model_digest == announcement.model_digest
-        if not isinstance(message, ModelPart) or not ours or message.part >= announcement.parts:
-            return False
-        self._parts[message.part] = body
+            return None
+        if not isinstance(message, ModelPart) or not _is_of(message, leg):
+            return None
+        self.evicted = self.evicted or (first and message.part > expected)
         self.stalled_at = now + STALLED_S
-        return len(self._parts) == announcement.parts
+        if message.part in self._here[leg.name]:
+            return None
+        self._here[leg.name][message.part] = offset
+        self.progress.add(len(body), now=now)
+        return leg, message.part, offset, body
 
-    def model(self) -> Vector:
-        """The model, shape (parameters,); WireError unless it is bit for bit the announced one."""
-        announcement = self.announcement
-        payload = b"".join(self._parts[part] for part in range(announcement.parts))
-        self._parts.clear()
-        vector = decoded(announcement.model_codec, payload, announcement.parameters)
-        if model_digest(announcement.layout_digest, vector) != announcement.model_digest:
-            raise WireError(f"The model of version {announcement.version} is not the announced one.")
-        return vector
+    def _expected(self, leg: Leg) -> int:
+        """The first part that is missing."""
+        here = self._here[leg.name]
+        return next(part for part in range(leg.parts) if part not in here)
+
+
+def _bytes_here(leg: Leg, parts: Iterable[int]) -> int:
+    bounds = map(part_bounds, parts)
+    return sum(min(size, leg.payload_bytes - first) for first, size in bounds)
+
+
+def _is_of(message: ModelPart, leg: Leg) -> bool:
+    return (message.model_digest, message.base) == (leg.digest, leg.base_digest) and message.part < leg.parts
+
+
+def _require_sound(leg: Leg, announcement: Announcement) -> None:
+    if not leg.base_digest and leg.codec != KEYFRAME_CODEC:
+        raise WireError(f"Models in codec {leg.codec!r} cannot be read by this version.")
+    if leg.codec not in CODECS:
+        raise WireError(f"Differences in codec {leg.codec!r} cannot be read by this version; upgrade.")
+    allowed = max_payload_bytes(leg.codec, announcement.parameters)
+    if leg.payload_bytes > allowed or leg.parts != part_count(leg.payload_bytes):
+        raise WireError("The announced model's size does not fit its parameters.")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.messages import Announcement
+from site_worker.models import Leg
 from site_worker.outbox import Made, Settled
 
 Vector = NDArray[np.float32]
@@ -61,6 +62,16 @@ class NoteActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepModelPart:
+    """Keep one part of a model that is being fetched, and its offset in the stream."""
+
+    leg: Leg
+    part: int
+    offset: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SendPart:
     """Publish one part of an update from the outbox; the link answers with token ("update", sequence, part)."""
 
@@ -71,13 +82,14 @@ class SendPart:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Evaluate and train from this model, in another thread; `Trained`, `TrainingFailed` or `Halted` follows.
+    """Evaluate and train from the model at the end of `legs`; `Trained`, `TrainingFailed` or `Halted` follows.
 
-    Without a model the round of this announcement was halted before, and goes on where it stopped.
+    Without any legs it is the model that is held. None: the round of this announcement was halted before, and goes on
+    where it stopped. All of it is done in another thread.
     """
 
     announcement: Announcement
-    model: Vector | None = field(repr=False)
+    legs: tuple[Leg, ...] | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +126,4 @@ class Paused:
     paused: bool
 
 
-StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity
+StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity | KeepModelPart

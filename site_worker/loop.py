@@ -23,6 +23,7 @@ from site_worker.download import Download
 from site_worker.effects import (
     Halt,
     Halted,
+    KeepModelPart,
     NoteActivity,
     NoteSeen,
     Paused,
@@ -32,6 +33,7 @@ from site_worker.effects import (
     Trained,
     TrainingFailed,
 )
+from site_worker.models import Models
 from site_worker.outbox import Made, Outbox
 
 MODEL_PREFETCH: Final = 1  # what a cancelled reader had prefetched comes over the hospital's line all the same
@@ -53,12 +55,13 @@ class SiteLoop:
         aggregator: Peer,
         outbox: Outbox,
         greeting: Hello,
+        models: Models,
         *,
         probe_s: float = 30.0,
         availability: Availability | None = None,
         unfinished: Announcement | None = None,
     ) -> None:
-        self._party, self._aggregator, self._greeting = party, aggregator, greeting
+        self._party, self._aggregator, self._greeting, self._models = party, aggregator, greeting, models
         self._names = SiteNames(party.federation, party.name)
         self._stream = models_stream(party.federation)
         self._dispatch = Dispatch(party, aggregator, outbox, greeting, probe_s=probe_s)
@@ -222,30 +225,35 @@ class SiteLoop:
             self._held, self._note = None, _why_none(announcement)
             return [Ack(delivery)]
         try:
-            self._download = Download(announcement, self._aggregator, now=now)
+            download = Download(announcement, self._aggregator, self._models, now=now)
         except WireError as error:
             self._held = None
             self._fail(str(error), now)
             return [Ack(delivery)]
-        return [Consume(self._stream, MODEL_PREFETCH, announcement.offset)]
+        if download.leg is None:
+            return self._train(download)
+        self._download = download
+        return [Consume(self._stream, MODEL_PREFETCH, download.offset())]
+
+    def _train(self, download: Download) -> Effects:
+        """All that leads to the model is here."""
+        self._download, self._training = None, download.announcement
+        return [Train(download.announcement, download.legs)]
 
     def _on_model_part(self, delivery: Delivery, now: float) -> Effects:
         download = self._download
         if download is None:
             return [Cancel(self._stream)]
-        complete = download.take(delivery, now=now)
+        before = download.leg
+        part = download.take(delivery, now=now)
         if download.evicted:
             return self._ask_again(now)
-        if not complete:
-            return [Ack(delivery)]
-        self._download = None
-        try:
-            model = download.model()
-        except WireError as error:
-            self._fail(str(error), now)
-            return [Cancel(self._stream)]
-        self._training = download.announcement
-        return [Cancel(self._stream), Train(download.announcement, model)]
+        kept: Effects = [] if part is None else [KeepModelPart(*part)]
+        if download.leg is None:
+            return [*kept, Cancel(self._stream), *self._train(download)]
+        if download.leg is not before:
+            return [*kept, Consume(self._stream, MODEL_PREFETCH, download.offset())]
+        return [*kept, Ack(delivery)]
 
     def _ask_again(self, now: float) -> Effects:
         """The model is no longer in the stream: ask for it, and wait for the new announcement."""
@@ -317,7 +325,7 @@ class SiteLoop:
         if self._training is not None:
             return "training", self._training.version, detail
         if self._download is not None:
-            return "fetching", self._download.announcement.version, detail
+            return "fetching", self._download.announcement.version, detail or str(self._download.progress)
         ready = self._connected and self._retry_at is None and not self._dispatch.outdated
         state = "resting" if self._rest else "idle" if ready else "waiting"
         return state, self._trained if self._trained >= 0 else None, detail

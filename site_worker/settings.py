@@ -6,6 +6,7 @@ FOLDER/SITE.request.toml, FOLDER/initial.safetensors    what the coordinator is 
 FOLDER/join.toml    the federation, from the coordinator
 FOLDER/broker.url   address and password of the broker (mode 0600), or FEDQUEUE_BROKER_URL
 FOLDER/outbox.db    everything this site computed, and what became of it (SQLite)
+FOLDER/model/       the model that it holds, and parts of the next: see site_worker/models.py
 FOLDER/round/       the round that is half trained, if there is one: see site_worker/checkpoint.py
 FOLDER/paused       is there while the worker shall not train
 """
@@ -102,6 +103,11 @@ class Folder:
     def outbox_file(self) -> Path:
         """The outbox."""
         return self.path / "outbox.db"
+
+    @property
+    def model_folder(self) -> Path:
+        """The model that the site holds."""
+        return self.path / "model"
 
     @property
     def round_folder(self) -> Path:

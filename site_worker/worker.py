@@ -26,6 +26,7 @@ from site_worker.availability import Availability, Window
 from site_worker.effects import (
     Halt,
     Halted,
+    KeepModelPart,
     KeepNonce,
     Mark,
     NoteActivity,
@@ -39,6 +40,7 @@ from site_worker.effects import (
     TrainingFailed,
 )
 from site_worker.loop import SiteLoop
+from site_worker.models import ModelFolder, Models
 from site_worker.outbox import Outbox
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Folder, Settings
@@ -61,13 +63,14 @@ class Performer:
         party: Party,
         rounds: LocalRounds,
         outbox: Outbox,
+        models: Models,
         *,
         link: Link,
         inbox: Inbox,
         stopping: threading.Event,
         turns: threading.Semaphore | None = None,
     ) -> None:
-        self._party, self._rounds = party, rounds
+        self._party, self._rounds, self._models = party, rounds, models
         self._outbox, self._link, self._inbox = outbox, link, inbox
         self._names = SiteNames(party.federation, party.name)
         self._later: list[Any] = []
@@ -122,6 +125,8 @@ class Performer:
                 self._outbox.store(made, residual)
                 self._rounds.forget()
                 log.info("stored sequence=%d base=%d bytes=%d", made.sequence, made.base_version, made.payload_bytes)
+            case KeepModelPart(leg, part, offset, body):
+                self._models.keep(leg, part, offset, body)
             case Settle(settled, at):
                 self._outbox.settle(settled, at=at)
                 for one in settled:
@@ -178,10 +183,11 @@ class Performer:
     def _round(self, effect: Train, residual: Any, halt: threading.Event) -> None:
         while not self._turns.acquire(timeout=TURN_S):
             if halt.is_set():
-                self._inbox.put(Halted(self._rounds.unfinished() if effect.model is None else None))
+                self._inbox.put(Halted(self._rounds.unfinished() if effect.legs is None else None))
                 return
         try:
-            self._inbox.put(self._rounds.run(effect.announcement, effect.model, residual, halt))
+            model = None if effect.legs is None else self._models.make(effect.legs)
+            self._inbox.put(self._rounds.run(effect.announcement, model, residual, halt))
         except Stopped:
             self._inbox.put(Halted(self._rounds.unfinished()))
         except FedqueueError as error:
@@ -233,18 +239,20 @@ def _work(
     settings, joined = folder.settings(), folder.joined()
     rounds = _rounds(folder, settings, joined, clock=clock)
     party = Party(joined.federation, settings.site, PrivateKey.load(folder.key_file))
+    models = ModelFolder(folder.model_folder, rounds.layout)
     loop = SiteLoop(
         party,
         Peer(joined.federation, AGGREGATOR, PublicKey.from_text(joined.aggregator_key)),
         outbox,
         described(rounds.greeting),
+        models,
         probe_s=settings.probe_s,
         availability=_availability(folder, settings, outbox),
         unfinished=rounds.unfinished(),
     )
     inbox = Inbox()
     link = make_link(inbox.put)
-    performer = Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping, turns=turns)
+    performer = Performer(party, rounds, outbox, models, link=link, inbox=inbox, stopping=stopping, turns=turns)
     watch = threading.Thread(target=_watch_pause, args=(folder, inbox, stopping), name=f"{party.name}:watch")
     watch.start()
     try:

@@ -3,6 +3,7 @@
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.codecs.pieces import Vector
 from broker.codecs.scratch import STRIDE, first_stride
@@ -31,7 +32,9 @@ def reduced(reduce: np.ufunc, values: Vector, block: int) -> Vector:
     return found
 
 
-def by_block(operation: np.ufunc, values: Vector, scales: Vector, block: int, out: Vector) -> None:
+def by_block(
+    operation: np.ufunc, values: NDArray[np.float32 | np.int8], scales: Vector, block: int, out: Vector
+) -> None:
     """out = operation(values, scales), where each scale is that of a block."""
     whole = len(values) // block
     if whole:

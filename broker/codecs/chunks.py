@@ -21,8 +21,11 @@ RUNS_HASH_LOG: Final = 8  # so few places to look at that zstd finds runs and no
 
 
 def _compressor(level: int, runs: bool) -> zstandard.ZstdCompressor:
-    wanted = {"hash_log": RUNS_HASH_LOG} if runs and level == 1 else {}
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, write_checksum=1, write_content_size=1, **wanted)
+    if not runs or level != 1:
+        return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, hash_log=RUNS_HASH_LOG, write_checksum=1, write_content_size=1
+    )
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 

@@ -29,7 +29,7 @@ def indices_of(packed: Bytes8, entries: int, *, wide: bool) -> Indices:
     """`entries` indices from their gaps; WireError if there are fewer or more. They ascend whatever the bytes are."""
     lower, written = (packed[:entries], packed[entries:]) if wide else (None, packed)
     last = written != _MORE
-    if np.count_nonzero(last) != entries or not last[-1:].all():
+    if np.count_nonzero(last) != entries or (entries and not last[-1]):
         raise WireError(f"its gaps are not those of {entries} entries.")
     if lower is None:
         indices: Indices = np.cumsum(written + last, dtype=np.intp)[last]  # at most 255: the last of a gap is less

@@ -52,5 +52,5 @@ def level(values: Vector, scales: Vector, block: int, out: Levels) -> None:
 
 
 def _multiply(levels: Levels, scales: Vector, start: int, out: Vector) -> None:
-    np.copyto(out, levels[start : start + len(out)])
-    by_block(np.multiply, out, of_blocks(scales, start, len(out), BLOCK), BLOCK, out)
+    mine = levels[start : start + len(out)]
+    by_block(np.multiply, mine, of_blocks(scales, start, len(out), BLOCK), BLOCK, out)

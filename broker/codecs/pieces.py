@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs.scratch import STRIDE, first_stride
+from broker.codecs.scratch import STRIDE, first_stride, unpacking
 
 Vector = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -96,14 +96,14 @@ class Packed:
 
     def copy_to(self, target: Vector) -> None:
         """See Piece."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        with unpacking():
             for start in range(0, self.count, STRIDE):
                 self.unpack(start, target[start : start + STRIDE])
 
     def add_to(self, target: Vector, factor: float) -> None:
         """See Piece."""
         scale = np.float32(factor)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with unpacking():
             for start in range(0, self.count, STRIDE):
                 part = target[start : start + STRIDE]
                 values = first_stride(len(part))
@@ -114,7 +114,7 @@ class Packed:
     def square_norm(self) -> float:
         """See Piece."""
         total = 0.0
-        with np.errstate(over="ignore", invalid="ignore"):
+        with unpacking():
             for start in range(0, self.count, STRIDE):
                 values = first_stride(min(STRIDE, self.count - start))
                 self.unpack(start, values)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from aggregator.downlink import Downlink
 from aggregator.effects import AddVersion, Registry
 from aggregator.journal import VersionRow
 from aggregator.loop import AggregatorLoop
@@ -48,10 +49,13 @@ class AggregatorActor(Actor):
         """From the journal."""
         aggregation = self._settings.aggregation
         layout, self._fold = restore(self.journal, self._folder, aggregation)
-        self.loop = AggregatorLoop(self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation))
+        self.loop = AggregatorLoop(
+            self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation),
+            read=Downlink(self._folder, layout).part,
+        )  # fmt: skip
         self._link = MemoryLink(self._broker, self.take, user=self.name)
         link = FusedLink(self._link, self.fuse)
-        self.performer = Performer(self.journal, self._folder, layout, link, threading.Event())
+        self.performer = Performer(self.journal, self._folder, layout, link, threading.Event(), tell=self.take)
         link.open()
 
     def shut(self, *, orderly: bool) -> None:  # noqa: ARG002 - a service loses nothing either way

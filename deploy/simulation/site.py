@@ -24,6 +24,7 @@ from deploy.simulation.network import Road, Wire
 from site_worker.availability import Availability
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
+from site_worker.models import ModelMemory
 from site_worker.outbox import Outbox
 from site_worker.worker import Performer
 
@@ -65,11 +66,12 @@ class Round:
 class _Performer(Performer):
     """The worker's own, but for the thread that trains."""
 
-    learn: Callable[[Train, Any], None]
+    learn: Callable[[Train, Any, Any], None]
     halt: Callable[[], None]
 
     def _train(self, effect: Train) -> None:
-        self.learn(effect, self._outbox.residual(self._rounds.layout.size))
+        model = None if effect.legs is None else self._models.make(effect.legs)
+        self.learn(effect, model, self._outbox.residual(self._rounds.layout.size))
 
     def _halt_training(self) -> None:
         self.halt()
@@ -113,6 +115,7 @@ class SiteActor(Actor):
         self._peer = Peer(party.federation, AGGREGATOR, aggregator.public)
         self._probe_s, self._chance = probe_s, chance
         self.outbox = Outbox(":memory:", incarnation=chance.randbytes(16))
+        self._models = ModelMemory(rounds.layout)
         self._greeting = rounds.greeting()
         self._training: Round | None = None
         self._kept: Round | None = None
@@ -140,13 +143,20 @@ class SiteActor(Actor):
             self._peer,
             self.outbox,
             self._greeting,
+            self._models,
             probe_s=self._probe_s,
             availability=Availability(paused=self.paused),
             unfinished=None if self._kept is None else self._kept.asked,
         )
         rounds: Any = self._rounds
         performer = _Performer(
-            self._party, rounds, self.outbox, link=link, inbox=_Inbox(self.take), stopping=threading.Event()
+            self._party,
+            rounds,
+            self.outbox,
+            self._models,
+            link=link,
+            inbox=_Inbox(self.take),
+            stopping=threading.Event(),
         )
         performer.learn, performer.halt = self._learn, self._halt
         self.performer = performer
@@ -169,20 +179,20 @@ class SiteActor(Actor):
         self.paused = paused
         self.take(Paused(paused))
 
-    def _learn(self, effect: Train, residual: Any) -> None:
+    def _learn(self, effect: Train, model: Any, residual: Any) -> None:
         try:
-            going = self._begun(effect, residual)
+            going = self._begun(effect, model, residual)
         except FedqueueError as error:
             self.take(TrainingFailed(str(error)))
             return
         self._training = going
         self.clock.after(going.left_s, partial(self._finish, going))
 
-    def _begun(self, effect: Train, residual: Any) -> Round:
+    def _begun(self, effect: Train, model: Any, residual: Any) -> Round:
         now, kept = self.clock.now, self._kept
         if kept is not None and kept.asked == effect.announcement:
             return replace(kept, since=now)
-        outcome = self._rounds.run(effect.announcement, effect.model, residual, threading.Event())
+        outcome = self._rounds.run(effect.announcement, model, residual, threading.Event())
         whole_s = self._pace.round_s(outcome.made.steps, self._chance)
         return Round(effect.announcement, outcome, whole_s, whole_s, now)
 

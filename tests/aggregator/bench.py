@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.downlink import Downlink
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
@@ -165,9 +166,12 @@ class Bench:
         layout, self.fold = restore(self.journal, self.place, self.settings.aggregation)
         party = Party(FEDERATION, AGGREGATOR, self.key)
         rule = rule_text(self.settings.aggregation)
-        self.loop = AggregatorLoop(self.settings, party, self.fold, self.journal, rule=rule)
-        self.link = WrittenDown()
-        self.performer = Performer(self.journal, self.place, layout, self.link, threading.Event())
+        read = Downlink(self.place, layout).part
+        self.loop = AggregatorLoop(self.settings, party, self.fold, self.journal, rule=rule, read=read)
+        self.link, self.told = WrittenDown(), list[Any]()
+        self.performer = Performer(
+            self.journal, self.place, layout, self.link, threading.Event(), tell=self.told.append
+        )
 
     def start(self) -> None:
         """Connect, hear a hello of every site, publish version 0."""
@@ -182,11 +186,17 @@ class Bench:
     def feed(self, event: Any, *, first: int | None = None) -> list[Any]:
         """Handle an event and a tick, perform the effects or only the `first` of them; returns them all.
 
-        Receipts are confirmed at once, everything else that is published waits for the test.
+        What the performer tells the loop is handled too. Receipts are confirmed at once, everything else that is
+        published waits for the test.
         """
         effects = self.loop.handle(event, self.now) + self.loop.handle(Tick(), self.now)
         self.performer.stage(effects if first is None else effects[:first])
         self.performer.flush()
+        while self.told:
+            more = self.loop.handle(self.told.pop(0), self.now)
+            self.performer.stage(more)
+            self.performer.flush()
+            effects += more
         for message in published(effects):
             if isinstance(message.token, tuple) and message.token[0] == "receipt":
                 self.loop.handle(Confirmed(message.token), self.now)

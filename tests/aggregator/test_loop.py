@@ -292,7 +292,9 @@ def test_a_repair_that_the_broker_refuses_is_seen_in_the_status(bench: Bench) ->
 
 def test_the_largest_statistics_that_a_hello_may_carry_can_be_announced(bench: Bench) -> None:
     lists = [[1.0] * 32_768] * 3
-    announcement = bench.loop._announcement(version=0, digest=bytes(32), offset=0, parts=1, model_bytes=1)
+    announcement = bench.loop._announcement(
+        version=0, model_digest=bytes(32), model_codec="float32", offset=0, parts=1, model_bytes=1
+    )
     largest = msgspec.structs.replace(announcement, statistics=lists)
     sealed = bench.loop._party.seal(largest, to="A")
     peer = Peer("fed", "aggregator", bench.key.public)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aggregator.downlink import Downlink
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import restore, rule_text
 from broker.codecs import CODECS, decoded, encode
@@ -23,6 +24,7 @@ from broker.weights import Layout, Vector
 from site_worker.availability import Availability
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
+from site_worker.models import ModelMemory
 from site_worker.outbox import Made
 from tests.federation.disk import SimJournal, SimOutbox
 from tests.federation.fuse import AGGREGATOR_STAKES, AGGREGATOR_STEPS, SITE_STAKES, SITE_STEPS, Fuse, Killed
@@ -141,8 +143,11 @@ class AggregatorActor(Actor):
         layout, fold = world.mutant.restore(journal, world.folder, world.settings.aggregation)
         party = Party(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR])
         rule = rule_text(world.settings.aggregation)
-        self.loop = AggregatorLoop(world.settings, party, fold, journal, rule=rule)
-        self.performer = world.mutant.aggregator(journal, world.folder, layout, link, Patience(self))
+        read = Downlink(world.folder, layout).part
+        self.loop = AggregatorLoop(world.settings, party, fold, journal, rule=rule, read=read)
+        self.performer = world.mutant.aggregator(
+            journal, world.folder, layout, link, Patience(self), tell=self.events.append
+        )
         self.performer.fuse = self.fuse
 
     def shut(self) -> None:
@@ -164,6 +169,7 @@ class SiteActor(Actor):
     def __init__(self, world: Any, name: str) -> None:
         super().__init__(world, name)
         self.paused = self.failing = False
+        self.models = ModelMemory(LAYOUT)  # on its disk
         self.training: tuple[Announcement, Vector] | None = None
         self.kept: tuple[Announcement, Vector] | None = None
         self.rounds = 0
@@ -178,13 +184,15 @@ class SiteActor(Actor):
         peer = Peer(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR].public)
         greeting = Hello("t", bytes(16), 1, 0, 0, LAYOUT.digest, 10, [], False)
         self.loop = world.mutant.site_loop(
-            party, peer, outbox, greeting, probe_s=PROBE_S, availability=Availability(paused=self.paused),
+            party, peer, outbox, greeting, self.models, probe_s=PROBE_S, availability=Availability(paused=self.paused),
             unfinished=None if self.kept is None else self.kept[0],
         )  # fmt: skip
         inbox: Any = SimpleNamespace(put=self.events.append)
         rounds: Any = SimpleNamespace(task_name="t", forget=self.forget)
         stopping: Any = Patience(self)
-        self.performer = world.mutant.site(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
+        self.performer = world.mutant.site(
+            party, rounds, outbox, self.models, link=link, inbox=inbox, stopping=stopping
+        )
         self.performer.fuse, self.performer.learn, self.performer.halt = self.fuse, self.learn, self.halt
         self.performer.note = self.note
 
@@ -199,8 +207,10 @@ class SiteActor(Actor):
         self.stored.append(made)
 
     def learn(self, effect: Train) -> None:
-        announcement, model = effect.announcement, effect.model
-        if model is None:
+        announcement = effect.announcement
+        if effect.legs is not None:
+            model = self.models.make(effect.legs)
+        else:
             assert self.kept is not None
             kept_for, model = self.kept
             assert kept_for == announcement

@@ -53,8 +53,10 @@ class Patience:
 class FusedAggregator(AggregatorPerformer):
     fuse: Fuse
 
-    def __init__(self, journal: SimJournal, folder: Folder, layout: Layout, link: Any, stopping: Any) -> None:
-        super().__init__(journal, folder, layout, link, stopping)
+    def __init__(
+        self, journal: SimJournal, folder: Folder, layout: Layout, link: Any, stopping: Any, *, tell: Any
+    ) -> None:
+        super().__init__(journal, folder, layout, link, stopping, tell=tell)
 
     def _store(self, effect: Any) -> None:
         step = f"store {type(effect).__name__}"

@@ -51,6 +51,8 @@ class Shape:
     codec: str
     refusing: bool
     aggregation: Aggregation
+    model_codec: str
+    keyframe_every: int
 
     @classmethod
     def drawn(cls, seed: int, aggregations: Sequence[Aggregation] = AGGREGATIONS) -> "Shape":
@@ -70,6 +72,8 @@ class Shape:
             codec=draw.choice(["int8", "int8", "float32"]),
             refusing=draw.random() < 0.3,
             aggregation=aggregation,
+            model_codec=draw.choice(["float32", "int8", "int8"]),
+            keyframe_every=draw.choice([1, 2, 5]),
         )
 
 
@@ -105,13 +109,13 @@ def run_schedule(
     if tell is not None:
         tell(str(shape))
     with ExitStack() as stack:
-        for name in ("broker.messages.PART_BYTES", "aggregator.publication.PART_BYTES"):
-            stack.enter_context(patch(name, shape.part_bytes))
+        stack.enter_context(patch("broker.messages.PART_BYTES", shape.part_bytes))
         stack.enter_context(patch.dict(SiteNames.topology.__kwdefaults__, max_updates_bytes=UPDATES_BYTES))
         world = World(
             path, seed, sites=shape.sites, versions=0, mutant=mutant, aggregation=shape.aggregation,
             codec=shape.codec, training_s=shape.training_s, refusing=shape.refusing, batch=shape.batch, drift=0.05,
-            presence_s=5.0, in_memory=True, tell=tell,
+            presence_s=5.0, in_memory=True, tell=tell, model_codec=shape.model_codec,
+            keyframe_every=shape.keyframe_every,
         )  # fmt: skip
         stack.callback(world.close)
         return _judged(world, seed, _suffer(world, shape))

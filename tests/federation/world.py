@@ -52,6 +52,8 @@ class World:
         mutant: Any = Sound,
         aggregation: Aggregation = AGGREGATION,
         codec: str = "int8",
+        model_codec: str = "float32",
+        keyframe_every: int = 20,
         training_s: int = 0,
         refusing: bool = False,
         batch: int = 1,
@@ -67,6 +69,7 @@ class World:
         self.settings = Settings(
             FEDERATION, "t", codec=codec, versions=versions, presence_s=presence_s, aggregation=aggregation,
             start=Start(min_sites=sites, start_after_s=30.0), limits=Limits(max_examples=9 if refusing else 10),
+            model_codec=model_codec, keyframe_every=keyframe_every,
         )  # fmt: skip
         self.training_s, self._batch, self._drift = (0, training_s), batch, drift
         self._hurry, self.left_behind = False, list[str]()

@@ -29,8 +29,9 @@ from broker.messages import (
 )
 from broker.weights import Layout, model_digest
 from site_worker.availability import Availability
-from site_worker.effects import KeepNonce, Mark, NoteActivity, NoteSeen, Settle, Store, Trained
+from site_worker.effects import KeepModelPart, KeepNonce, Mark, NoteActivity, NoteSeen, Settle, Store, Trained
 from site_worker.loop import SiteLoop
+from site_worker.models import ModelFolder
 from site_worker.outbox import Made, Outbox
 
 Vector = NDArray[np.float32]
@@ -45,6 +46,11 @@ def made(sequence: int = 0, *, base: int = 0, payload: bytes = b"payload", at: f
         sequence, base, bytes(32), 10, 5, 4, (("auc", 0.5),), "float32", hashlib.sha256(payload).digest(), at, 0.5,
         len(payload), payload,
     )  # fmt: skip
+
+
+def model_of(version: int) -> Vector:
+    """What the aggregator announces as this version."""
+    return MODEL + np.float32(version)
 
 
 def store(outbox: Outbox, effect: Any) -> None:
@@ -78,7 +84,8 @@ class Aggregator:
     ) -> Delivery:
         return Delivery(queue, self.party.seal(message, to=to, body=body), tag=object(), offset=offset)
 
-    def announce(self, version: int, *, model: Vector = MODEL, **changes: Any) -> Announcement:
+    def announce(self, version: int, *, model: Vector | None = None, **changes: Any) -> Announcement:
+        model = model_of(version) if model is None else model
         size = len(encode("float32", model))
         plain = Announcement(
             "sepsis", version, model_digest(LAYOUT.digest, model), bytes(32), LAYOUT.digest, len(model), "float32",
@@ -89,8 +96,9 @@ class Aggregator:
     def announced(self, announcement: Announcement, *, to: str = EVERYONE) -> Delivery:
         return self.sealed(announcement, "fq.fed.A.rounds", to=to)
 
-    def model(self, announcement: Announcement, *, model: Vector = MODEL) -> list[Delivery]:
+    def model(self, announcement: Announcement, *, model: Vector | None = None) -> list[Delivery]:
         """The parts of a model as they lie in the stream."""
+        model = model_of(announcement.version) if model is None else model
         return [
             self.sealed(
                 ModelPart(announcement.version, announcement.model_digest, part, announcement.parts),
@@ -119,6 +127,7 @@ class Site:
     unfinished: Announcement | None = None
 
     def __post_init__(self) -> None:
+        self.models = ModelFolder(self.path / "model", LAYOUT)
         self.outbox = Outbox(self.path / "outbox.db")
         self.boot()
 
@@ -130,6 +139,7 @@ class Site:
             self.aggregator.peer,
             self.outbox,
             HELLO,
+            self.models,
             probe_s=PROBE_S,
             availability=self.availability,
             unfinished=self.unfinished,
@@ -138,6 +148,8 @@ class Site:
     def feed(self, event: Any) -> list[Any]:
         effects = self.loop.handle(event, self.now)
         for effect in effects:
+            if isinstance(effect, KeepModelPart):
+                self.models.keep(effect.leg, effect.part, effect.offset, effect.body)
             store(self.outbox, effect)
         return effects
 

@@ -39,8 +39,9 @@ class Noting:
 
 def performer(outbox: Outbox, rounds: Any, stopping: threading.Event, inbox: Inbox) -> Performer:
     link: Any = SimpleNamespace()
+    models: Any = SimpleNamespace(make=lambda _legs: np.zeros(3, dtype=np.float32))
     party = Party("fed", "A", PrivateKey.generate())
-    return Performer(party, rounds, outbox, link=link, inbox=inbox, stopping=stopping)
+    return Performer(party, rounds, outbox, models, link=link, inbox=inbox, stopping=stopping)
 
 
 def test_a_full_disk_does_not_keep_the_worker_from_stopping(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_whatever_a_task_raises_is_told_as_failed_training(tmp_path: Path, error
     rounds = SimpleNamespace(run=run, layout=SimpleNamespace(size=3))
     driver = performer(outbox, rounds, threading.Event(), inbox)
     announcement: Any = None
-    driver.stage([Train(announcement, np.zeros(3, dtype=np.float32))])
+    driver.stage([Train(announcement, ())])
     driver.flush()
     told = inbox.get(30)
     assert isinstance(told, TrainingFailed)

@@ -1,0 +1,37 @@
+"""From one published model to the next: how a difference is written, and what it leads to.
+
+Both ends run `led_on` on the same bytes, so they hold the same bits; a digest goes with each model and proves it.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from broker.codecs import CHUNK, Bytes, Vector, decode, encode_chunk
+
+KEYFRAME_CODEC = "float32"
+
+
+def difference(codec: str, model: Vector, held: Vector) -> Iterator[bytes]:
+    """The payload of model - held, shapes (n,), in pieces."""
+    for start in range(0, len(model), CHUNK):
+        stretch = slice(start, start + CHUNK)
+        yield encode_chunk(codec, model[stretch] - held[stretch])
+
+
+def keyframe(model: Vector) -> Iterator[bytes]:
+    """The payload of a model in full, in pieces."""
+    for start in range(0, len(model), CHUNK):
+        yield encode_chunk(KEYFRAME_CODEC, model[start : start + CHUNK])
+
+
+def led_on(codec: str, pieces: Iterable[Bytes], held: Vector) -> Iterator[Vector]:
+    """What `difference` leads to from `held`, stretch by stretch in order; WireError if the payload is damaged."""
+    for start, piece in decode(codec, pieces, len(held)):
+        stretch = held[start : start + piece.count].copy()
+        piece.add_to(stretch, 1.0)
+        yield stretch
+
+
+def in_full(pieces: Iterable[Bytes], size: int) -> Iterator[Vector]:
+    """The model of a keyframe, stretch by stretch in order; WireError if the payload is damaged."""
+    for _start, piece in decode(KEYFRAME_CODEC, pieces, size):
+        yield piece.dense()
