@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import torch
 
 from broker.checks import Check
-from broker.codecs import CODECS, encode
+from broker.codecs import CHOICES, encode
 from broker.errors import FedqueueError, StorageError, UsageError, WireError
 from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
@@ -193,8 +193,8 @@ class SiteCheck:
         return said, {"free_bytes": free, "needed_bytes": needed}
 
     def _measure_update(self) -> Found:
-        delta = _needed(self._trial).delta
-        sizes = {name: len(encode(name, delta)) for name in CODECS}
+        delta, form = _needed(self._trial).delta, _needed(self._layout).form
+        sizes = {name: len(encode(name, delta, form)) for name in CHOICES}
         shown = ", ".join(f"{_bytes(size)} with {name}" for name, size in sizes.items())
         figures = {"model_bytes": delta.nbytes, **{f"{name}_bytes": size for name, size in sizes.items()}}
         return f"{shown}; the model has {_bytes(delta.nbytes)}", figures

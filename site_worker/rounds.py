@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import CODECS, decoded, encode
+from broker.codecs import Choice, chosen, decoded, encode
+from broker.errors import UsageError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
@@ -164,11 +165,10 @@ class LocalRounds:
             raise
 
     def _trained(self, begun: Begun, outcome: Outcome, target: Vector) -> Trained:
-        codec = self._settings.codec or begun.asked.codec
-        if codec not in CODECS:
-            raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
-        payload = encode(codec, target)
-        left_out = None if CODECS[codec].lossless else target - decoded(codec, payload, len(target))
+        asked, form = self._settings.codec or begun.asked.codec, self.layout.form
+        choice = _choice(asked)
+        payload = encode(asked, target, form)
+        left_out = None if choice.codec.lossless else target - decoded(choice.name, payload, form)
         made = Made(
             sequence=0,
             base_version=begun.asked.version,
@@ -177,7 +177,7 @@ class LocalRounds:
             steps=outcome.steps,
             held_out=begun.facts.held_out,
             metrics=tuple(begun.facts.metrics),
-            codec=codec,
+            codec=choice.name,
             payload_digest=hashlib.sha256(payload).digest(),
             made_at=self._clock(),
             training_s=begun.spent_s(),
@@ -205,3 +205,12 @@ class LocalRounds:
             if asked.get(name, 0.0) > most:
                 raise TrainingError(f"The plan asks for {name} {asked[name]:g}, this site allows {most:g} at most.")
         return Plan.from_numbers(asked)
+
+
+def _choice(codec: str) -> Choice:
+    try:
+        return chosen(codec)
+    except UsageError as error:
+        raise TrainingError(
+            f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade."
+        ) from error

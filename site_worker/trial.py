@@ -60,7 +60,8 @@ def try_round(settings: Settings, task: Task) -> Trial:
     except Exception as error:
         raise UsageError(f"The task raised {type(error).__name__}: {error}.") from error
     step_s = float(np.median(np.diff(times[-max(2, steps) :]))) + settings.step_delay_s
-    return Trial(decoded(made.codec, made.payload, len(model)), dict(made.metrics), made.held_out, step_s)
+    delta = decoded(made.codec, made.payload, rounds.layout.form)
+    return Trial(delta, dict(made.metrics), made.held_out, step_s)
 
 
 def _announcement(task: Task, settings: Settings, steps: int) -> Announcement:

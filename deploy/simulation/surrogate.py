@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import decoded, encode
+from broker.codecs import chosen, decoded, encode
 from broker.messages import Announcement, Hello
 from broker.weights import Layout
 from site_worker.effects import Trained
@@ -54,13 +54,13 @@ class SurrogateRounds:
         plan, codec = Plan.from_numbers(dict(announcement.plan)), announcement.codec
         away = self.optimum - model
         target = away * np.float32(_part_of_the_way(plan)) + residual
-        payload = encode(codec, target)
+        payload, name = encode(codec, target, self.layout.form), chosen(codec).name
         loss = float(np.dot(away, away)) / 2
         made = Made(
-            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),), codec,
+            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),), name,
             hashlib.sha256(payload).digest(), 0.0, 0.0, len(payload), payload,
         )  # fmt: skip
-        return Trained(made, target - decoded(codec, payload, len(target)))
+        return Trained(made, target - decoded(name, payload, self.layout.form))
 
 
 def _part_of_the_way(plan: Plan) -> float:
