@@ -20,7 +20,7 @@ import numpy as np
 
 from aggregator.publications import NOTHING, Published
 from aggregator.settings import Folder
-from broker.codecs import CODECS, Vector
+from broker.codecs import Vector, chosen
 from broker.differences import KEYFRAME_CODEC, difference, keyframe, led_on
 from broker.errors import StorageError, UsageError
 from broker.files import written_whole
@@ -56,7 +56,7 @@ class Downlink:
         A keyframe where sites hold nothing that a difference could lead on from, or the codec is lossless. Nothing if
         the version has been published already and what sites hold of it is gone: then the next version has to do.
         """
-        held, base, lossless = self._held(wanted), wanted.base, CODECS[wanted.codec].lossless
+        held, base, lossless = self._held(wanted), wanted.base, chosen(wanted.codec).codec.lossless
         if base is not None and base.version == wanted.version:
             return [] if held is None else [self._keyframe(wanted, held, base.digest)]
         if held is None or base is None or lossless:
@@ -102,12 +102,13 @@ class Downlink:
 
     def _difference(self, wanted: Wanted, held: Vector, base: Published) -> Published:
         path = self._folder.payload(wanted.version, base.version)
-        size = _write(path, difference(wanted.codec, wanted.model, held))
+        codec, form = chosen(wanted.codec).name, self._layout.form
+        size = _write(path, difference(wanted.codec, wanted.model, held, form))
         seen = _Seen(wanted.model, held, self._layout.digest)
-        coming = seen.through(led_on(wanted.codec, _pieces(path), held))
+        coming = seen.through(led_on(codec, _pieces(path), held, form))
         save_stretches(self._folder.published(wanted.version), self._layout, coming)
         digest = seen.digest.digest()
-        return Published(wanted.version, base.version, digest, base.digest, wanted.codec, size, seen.error, wanted.at)
+        return Published(wanted.version, base.version, digest, base.digest, codec, size, seen.error, wanted.at)
 
 
 class _Seen:

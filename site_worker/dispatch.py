@@ -39,6 +39,8 @@ class Dispatch:
         self._probed: set[int] = set()
         self._probed_parts: dict[int, set[int]] = {}
         self._progress: Progress | None = None
+        self._sent_from: float | None = None  # None where it was begun before a restart
+        self.now = 0.0
         self._answered = True
         self._hello_at: float | None = None
         self._said_at = 0.0
@@ -109,6 +111,8 @@ class Dispatch:
         missing = next((part for part in range(parts) if part not in there), None)
         if missing is None:
             return self._is_published(sequence)
+        if self._sending is None and not there:
+            self._sent_from = self.now
         self._sending = (sequence, missing)
         return [SendPart(*self._sending, self._settled_through)]
 
@@ -116,7 +120,9 @@ class Dispatch:
         self._sending, self.trouble, self._progress = None, None, None
         del self._confirmed[sequence]
         self._published.add(sequence)
-        return [Mark((sequence,), published=True), *self.send()]
+        took_s = None if self._sent_from is None else self.now - self._sent_from
+        self._sent_from = None
+        return [Mark((sequence,), published=True, took_s=took_s), *self.send()]
 
     def confirmed(self, token: Any, now: float) -> Effects:
         """The broker has a part: send the next, or the next update."""

@@ -29,10 +29,11 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Note what the broker has confirmed, or what must be published again."""
+    """Note what the broker has confirmed, and how long that took, or what must be published again."""
 
     sequences: tuple[int, ...]
     published: bool
+    took_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

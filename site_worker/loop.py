@@ -94,6 +94,7 @@ class SiteLoop:
 
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
+        self._dispatch.now = now
         effects = self._on(event, now)
         return effects + self._note_activity(now)
 

@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import CODECS
+from broker.codecs import chosen
+from broker.errors import UsageError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.checkpoint import Facts
-from site_worker.compression import compress, targets
+from site_worker.choosing import AUTO, choose
+from site_worker.compression import Compressed, compress, learned
 from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
 from site_worker.draft import Draft
@@ -110,19 +112,20 @@ class LocalRounds:
         Without `model` the kept round is all there is. TrainingError if it cannot be done; Stopped if `stopping` was
         set, and then what was trained so far is kept.
         """
-        codec = self._settings.codec or announcement.codec
-        if codec not in CODECS:
-            raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
+        asked = self._settings.codec or announcement.codec
+        _require_known(asked)
         begun, outcome = self.learn(announcement, model, stopping)
         try:
-            error = compress(codec, targets(self.layout, outcome.weights, begun.base, draft.residual), draft)
+            delta, form = learned(self.layout, outcome.weights, begun.base), self.layout.form
+            choice = choose(asked, delta, form, draft.past, training_s=begun.spent_s(), private=False)
+            written = compress(choice, delta, form, draft)
         except TrainingError:
             self.forget()
             raise
         draft.add_local(packed(outcome.own))
         draft.close()
         self._own = outcome.own
-        return Trained(self._made(begun, outcome, codec, draft, error))
+        return Trained(self._made(begun, outcome, written, draft))
 
     def learn(
         self, announcement: Announcement, model: Vector | None, stopping: threading.Event
@@ -177,7 +180,7 @@ class LocalRounds:
             self.forget()
             raise
 
-    def _made(self, begun: Begun, outcome: Outcome, codec: str, draft: Draft, error: float) -> Made:
+    def _made(self, begun: Begun, outcome: Outcome, written: Compressed, draft: Draft) -> Made:
         return Made(
             sequence=0,
             base_version=begun.asked.version,
@@ -186,12 +189,14 @@ class LocalRounds:
             steps=outcome.steps,
             held_out=begun.facts.held_out,
             metrics=tuple(begun.facts.metrics),
-            codec=codec,
+            codec=written.codec,
             payload_digest=draft.payload_digest,
             made_at=self._clock(),
             training_s=begun.spent_s(),
             payload_bytes=draft.payload_bytes,
-            error=error,
+            error=written.error,
+            choice=written.choice,
+            backlog=written.backlog,
         )
 
     def _trainer_for(self, lists: list[list[float]]) -> Trainer:
@@ -213,3 +218,11 @@ class LocalRounds:
             if asked.get(name, 0.0) > most:
                 raise TrainingError(f"The plan asks for {name} {asked[name]:g}, this site allows {most:g} at most.")
         return Plan.from_numbers(asked)
+
+
+def _require_known(asked: str) -> None:
+    """TrainingError unless this release has the codec."""
+    try:
+        _ = asked == AUTO or chosen(asked)
+    except UsageError as error:
+        raise TrainingError(f"The codec that is asked for is not known here; upgrade. {error}") from error

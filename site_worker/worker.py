@@ -134,8 +134,8 @@ class Performer:
                 self._outbox.settle(settled, at=at)
                 for one in settled:
                     log.info("settled sequence=%d %s %s", one.sequence, one.state, one.reason or "")
-            case Mark(sequences, published):
-                self._outbox.mark(sequences, published=published)
+            case Mark(sequences, published, took_s):
+                self._outbox.mark(sequences, published=published, took_s=took_s)
             case NoteSent(sequence, parts):
                 self._outbox.note_sent(sequence, parts)
             case KeepNonce(nonce):
