@@ -13,11 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from broker.codecs import Form
+from broker.codecs import AUTO, Form
 from site_worker.compression import Stretch
 from site_worker.past import Past
 
-AUTO: Final = "auto"
 SMALL: Final = 1 << 14  # coordinates: below that, the message around an update is what costs
 LADDER: Final = (400, 330, 240, 160, 100, 80, 60, 40)
 HEAVY, FLAT = 330, 100

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import chosen
+from broker.codecs import require_choice
 from broker.errors import UsageError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.checkpoint import Facts
-from site_worker.choosing import AUTO, choose
+from site_worker.choosing import choose
 from site_worker.compression import Compressed, compress, learned
 from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
@@ -223,6 +223,6 @@ class LocalRounds:
 def _require_known(asked: str) -> None:
     """TrainingError unless this release has the codec."""
     try:
-        _ = asked == AUTO or chosen(asked)
+        require_choice(asked)
     except UsageError as error:
         raise TrainingError(f"The codec that is asked for is not known here; upgrade. {error}") from error
