@@ -219,14 +219,15 @@ class Outbox:
         return int(self._rows("SELECT sent FROM updates WHERE sequence = ?", sequence)[0]["sent"])
 
     def past(self) -> Past | None:
-        """How the newest update was written, and how fast the newest that was published went."""
-        newest = self._rows("SELECT choice, backlog FROM updates ORDER BY sequence DESC LIMIT 1")
+        """How the newest update came to be, and how fast the newest that was published went."""
+        newest = self._rows("SELECT choice, backlog, training_s FROM updates ORDER BY sequence DESC LIMIT 1")
         rates = self._rows(
             "SELECT payload_bytes / took_s AS rate FROM updates WHERE took_s > 0 ORDER BY sequence DESC LIMIT 1"
         )
         if not newest or newest[0]["choice"] is None:
             return None
-        return Past(newest[0]["choice"], newest[0]["backlog"] or 0.0, rates[0]["rate"] if rates else None)
+        rate = rates[0]["rate"] if rates else None
+        return Past(newest[0]["choice"], newest[0]["backlog"] or 0.0, newest[0]["training_s"], rate)
 
     def waiting(self) -> dict[int, tuple[int, bool]]:
         """Unsettled sequences in order, with their payload's bytes and whether the broker has confirmed them."""
