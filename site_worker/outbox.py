@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 from broker.database import open_database, open_readonly, storing
 from site_worker.draft import Draft, Residual, Row
-from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, SCHEMA, SETTLED, UPGRADES, VERSION
+from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, PARAMETERS, SCHEMA, SETTLED, UPGRADES, VERSION
 from site_worker.past import Past
 
 State = Literal["waiting", "accepted", "refused"]
@@ -134,7 +134,12 @@ class Outbox:
                 for table, number, body in rows:
                     database.execute(INSERT[table], (sequence, number, body))
 
-        patiently(lambda: self._delete(*DRAFTS))
+        def begin() -> None:
+            self._delete(*DRAFTS)
+            with self._transaction() as database:
+                database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (PARAMETERS, str(size).encode()))
+
+        patiently(begin)
         return Draft(self.residual(size), lambda rows: patiently(lambda: write(rows)), past=self.past())
 
     def store(self, made: Made) -> None:
