@@ -12,6 +12,7 @@ from aggregator.status import read_status
 from tests.aggregator.bench import Bench, bench, floats
 
 SETTINGS = 'federation = "fed"\ntask = "sepsis"\n[aggregation]\nbuffer_size = 2\n'
+RAMP = floats(*(0.1 * place for place in range(1000)))
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def two(tmp_path: Path) -> Iterator[Bench]:
     made = bench(tmp_path, model=floats(*[0] * 1000))
     made.place.settings_file.write_text(SETTINGS)
     made.start()
-    made.feed(made.sites["A"].update(1, floats(*range(1000)) / 10))
-    made.feed(made.sites["A"].update(2, floats(*range(1000)) / 10, codec="top1", error=0.245))
+    made.feed(made.sites["A"].update(1, RAMP))
+    made.feed(made.sites["A"].update(2, RAMP, codec="top1", error=0.245))
     yield made
     made.close()
 

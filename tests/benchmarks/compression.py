@@ -13,6 +13,7 @@ keyframes, announcements and receipts included.
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from deploy.simulation.run import FAST_DISK
 from deploy.simulation.scenario import Scenario, parse
 from deploy.simulation.tasks import TaskLearning
 from deploy.simulation.world import World
+from site_worker.outbox import Made
 
 SLOW_MBIT: Final = 0.6  # on which int8-coarse takes about a third of a round: `auto` sends more over a faster line
 
@@ -131,7 +133,7 @@ class Measured:
     """One run. Accuracies in per cent; `early` is the model's at version EARLY, `choices` the updates by their codec.
 
     `up` and `down` say how many times fewer bytes than 4 a parameter: for each update, and for each site and version.
-    `payload` and `difference` are the same of the payloads alone.
+    `payload` and `difference` are the same of the payloads alone. `error` and `backlog` are means over all updates.
     """
 
     model: float
@@ -144,6 +146,7 @@ class Measured:
     bytes_up: int
     bytes_down: int
     error: float
+    backlog: float
     updates: int
     choices: dict[str, int]
     balanced: bool
@@ -189,7 +192,7 @@ def run(cell: Cell, arm: str, seed: int) -> Measured:
 
 
 def _measured(world: World, watched: Watched, cell: Cell, seconds: float) -> Measured:
-    journal, whole = world.journal, 4 * world.learning.layout.size
+    journal, whole, made = world.journal, 4 * world.learning.layout.size, _made(world)
     ((updates, payloads, error),) = journal.query("SELECT count(*), avg(payload_bytes), avg(error) FROM updates")
     ((difference,),) = journal.query("SELECT avg(payload_bytes) FROM publications WHERE base >= 0")
     up, down = (round(sum(one)) for one in zip(*(site.carried for site in world.sites.values()), strict=True))
@@ -204,20 +207,18 @@ def _measured(world: World, watched: Watched, cell: Cell, seconds: float) -> Mea
         bytes_up=up,
         bytes_down=down,
         error=error,
+        backlog=fmean(one.backlog for one in made),
         updates=updates,
-        choices=_choices(world),
+        choices=dict(sorted(Counter(one.choice for one in made).items())),
         balanced=world.ledger().balanced,
         seconds=round(seconds, 1),
     )
 
 
-def _choices(world: World) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for site in world.sites.values():
-        for sequence in range(1, site.outbox.last_sequence() + 1):
-            choice = site.outbox.update(sequence).choice
-            found[choice] = found.get(choice, 0) + 1
-    return dict(sorted(found.items()))
+def _made(world: World) -> list[Made]:
+    """Every update that any site has made."""
+    outboxes = [site.outbox for site in world.sites.values()]
+    return [box.update(sequence) for box in outboxes for sequence in range(1, box.last_sequence() + 1)]
 
 
 def compared(runs: Mapping[int, Measured], base: Mapping[int, Measured]) -> dict[str, Any]:
