@@ -68,6 +68,15 @@ def test_nobody_can_train_from_a_version_that_is_not_made(bench: Bench) -> None:
     assert refusal.reason == "base version 1 was never published"
 
 
+def test_an_update_too_stale_for_the_version_that_is_being_made_is_refused(make_bench: MakeBench) -> None:
+    bench = make_bench(aggregation=Aggregation(strategy="fedasync", max_staleness=0))
+    bench.start()
+    bench.slow = True
+    send(bench, "A", 1)
+    (refusal,) = only(send(bench, "B", 1), Refuse)
+    assert "is 1 versions old" in refusal.reason
+
+
 def test_killed_while_it_is_made_it_is_made_at_the_next_start(bench: Bench) -> None:
     send(bench, "A", 2)
     assert [one.same for one in replay(bench.journal, bench.place)] == [True, True]
@@ -104,11 +113,16 @@ def test_nothing_is_encoded_while_the_model_moves(make_bench: MakeBench) -> None
     bench.start()
     bench.slow = True
     send(bench, "A", 1)
-    assert kinds(bench.waiting) == [Move]
-    announced(bench)  # version 0
-    assert kinds(bench.waiting) == [Move]
     bench.finish()
-    assert kinds(bench.waiting)[0] == Encode
+    send(bench, "A", 2)
+    assert kinds(bench.waiting) == [Save, Move]
+    announced(bench)  # version 0: now it is version 1's turn
+    assert kinds(bench.waiting) == [Save, Move]
+    bench.finish()
+    bench.finish()
+    encode = bench.waiting[0]
+    assert isinstance(encode, Encode)
+    assert encode.wanted.version == 2
 
 
 # ---- snapshots
