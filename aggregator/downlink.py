@@ -61,7 +61,7 @@ class Downlink:
             return [] if held is None else [self._keyframe(wanted, held, base.digest)]
         if held is None or base is None or lossless:
             if not lossless:
-                save_model(self._folder.published(wanted.version), self._layout, wanted.model)
+                self._keep_whole(wanted)
             return [self._keyframe(wanted, wanted.model, wanted.digest)]
         difference = self._difference(wanted, held, base)
         if not wanted.key:
@@ -95,6 +95,16 @@ class Downlink:
         with suppress(UsageError, StorageError):
             return map_model(self._folder.published(wanted.base.version))[1]
         return None
+
+    def _keep_whole(self, wanted: Wanted) -> None:
+        """What sites hold is the model itself: its snapshot, under a second name, if it is on the disk."""
+        path = self._folder.published(wanted.version)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        try:
+            path.hardlink_to(self._folder.snapshot(wanted.digest))
+        except OSError:
+            save_model(path, self._layout, wanted.model)
 
     def _keyframe(self, wanted: Wanted, held: Vector, digest: bytes) -> Published:
         size = _write(self._folder.payload(wanted.version, NOTHING), keyframe(held))

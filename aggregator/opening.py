@@ -61,6 +61,11 @@ def restore(
     versions = journal.versions()
     if at_version is not None and not 0 <= at_version < len(versions):
         raise UsageError(f"There is no version {at_version}; choose 0 to {len(versions) - 1}.")
+    if at_version is not None and 0 < at_version < journal.anchor():
+        raise UsageError(
+            f"Versions before {journal.anchor()} can no longer be made: the updates of which they consist were removed "
+            f"to make room. Choose version {journal.anchor()} to {len(versions) - 1}, or 0."
+        )
     if at_version is not None:
         versions = versions[: at_version + 1]
     if not versions:
@@ -88,13 +93,16 @@ class Replayed:
 
 
 def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
-    """Fold everything again from version 0, yielding every version with its (site, sequence, staleness) members."""
+    """Fold everything again, yielding every version with its (site, sequence, staleness) members.
+
+    From version 0, or from the anchor where payloads before it were removed (aggregator/storage.py).
+    """
     versions = journal.versions()
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
-    layout, model = load_model(folder.snapshot(versions[0].digest))
-    fold = _fold_at(journal, folder, layout, model, versions[0])
-    yield Replayed(versions[0], (), fold.digest == versions[0].digest)
+    first, versions = versions[journal.anchor()], versions[journal.anchor() :]
+    _, fold = restore(journal, folder, Aggregation(), at_version=first.version)
+    yield Replayed(first, (), (fold.digest, fold.state.digest) == (first.digest, first.state))
     for row, updates in _folding(journal, fold, versions):
         members = tuple((one.site, one.sequence, one.staleness) for one in updates)
         yield Replayed(row, members, (fold.digest, fold.state.digest) == (row.digest, row.state))
@@ -118,7 +126,7 @@ def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[S
 def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = SNAPSHOTS_KEPT) -> None:
     """Keep version 0 and the newest snapshots: everything else follows from the journal."""
     versions = journal.versions()
-    kept = [versions[0], *versions[-keep:]]
+    kept = [versions[0], versions[journal.anchor()], *versions[-keep:]]
     wanted = {folder.snapshot(row.digest) for row in kept}
     wanted |= {folder.state(row.state) for row in kept if row.state is not None}
     for path in folder.models.glob("*.safetensors"):

@@ -47,6 +47,7 @@ from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
 from broker.messages import AGGREGATOR, Party
+from broker.room import disk_trouble
 from broker.weights import Layout, save_model
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Performer:
             try:
                 step()
             except StorageError as error:
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - an operator reads a sentence, not a traceback
+                log.error("%s", disk_trouble(self._folder.path, error))  # noqa: TRY400 - an operator reads a sentence, not a traceback
                 self._journal.rollback()
                 if self._stopping.wait(DISK_RETRY_S):
                     raise

@@ -154,6 +154,12 @@ class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start_after_s: Seconds = 600.0
 
 
+class Storage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What may stay on the aggregator's disk: `journal_gb` of updates' payloads, 0 without a limit."""
+
+    journal_gb: Annotated[float, Meta(ge=0)] = 50.0
+
+
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What an update may be: beyond it, it is refused with a reason."""
 
@@ -182,6 +188,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     aggregation: Aggregation = Aggregation()
     start: Start = Start()
     limits: Limits = Limits()
+    storage: Storage = Storage()
     tls: Tls = Tls()
 
     def __post_init__(self) -> None:
