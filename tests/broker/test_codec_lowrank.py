@@ -199,6 +199,20 @@ def test_a_matrix_of_a_low_rank_is_held_but_for_rounding(rows: int, columns: int
     assert error(low_rank(rows, columns, 3), "lowrank-20", form) < 0.035
 
 
+def test_what_rounding_leaves_of_one_side_the_other_takes_up() -> None:
+    """Without solving anew for it a third as much again would be left, of 64 rows of very different size."""
+    form = Form(((64, 300),))
+    vector = (RNG.normal(size=(64, 300)) * np.exp(RNG.normal(size=(64, 1)))).astype(np.float32).reshape(-1)
+    assert error(vector, "lowrank-10", form) < 0.023
+
+
+def test_rounding_up_does_not_overflow() -> None:
+    """Three are 2.59 steps, so three steps, which are more than there is; then all are taken down."""
+    vector = np.array([HUGE, -HUGE, HUGE, 0.85 * HUGE], dtype=np.float32)
+    found = decoded("lowrank", encode("lowrank", vector), 4)
+    np.testing.assert_allclose(found, vector, rtol=0.25)
+
+
 def test_a_matrix_and_its_transpose_are_one_problem() -> None:
     vector = low_rank(100, 160, 4)
     other = np.ascontiguousarray(vector.reshape(100, 160).T).reshape(-1)
@@ -278,7 +292,7 @@ def test_looking_takes_little_memory() -> None:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held < 30 * vector.nbytes / 100
+    assert held < 12 * vector.nbytes / 100
 
 
 SHAPES = st.lists(st.lists(st.integers(0, 7), max_size=4).map(tuple), min_size=1, max_size=4)
