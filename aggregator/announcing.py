@@ -79,10 +79,13 @@ class Announcing:
         self._offer: Offer | None = None
         self._in_flight: set[str] = set()
         self._due: dict[str, None] = {}  # in the order in which they are told
+        self._waiting: set[str] = set()
         self.announced: Announcement | None = None
 
     def offer(self, offer: Offer) -> Effects:
         """Tell all of a new version, or, if it is known and only comes another way now, those who have asked."""
+        self._due |= dict.fromkeys(self._waiting)
+        self._waiting.clear()
         known = self.announced is not None and self.announced.version == offer.version
         self._offer = offer
         if not known:
@@ -97,12 +100,16 @@ class Announcing:
         self.announced = self._announce(**self._offer.fields())
         return self._tell_all(self.announced)
 
-    def tell(self, site: str, *, now: bool = True) -> Effects:
-        """The newest announcement, for one site: later, if one is under way to it or too many to all, or not `now`."""
-        if self.announced is None:
+    def tell(self, site: str) -> Effects:
+        """The newest announcement, for one site; later, if one is under way to it, or too many to all."""
+        if self.announced is None or site in self._waiting:
             return []
         self._due.setdefault(site)
-        return self._tell_due(self.announced) if now else []
+        return self._tell_due(self.announced)
+
+    def tell_later(self, site: str) -> None:
+        """What is announced is of no use to a site, which gets the next offer."""
+        self._waiting.add(site)
 
     def left(self, token: Any) -> Effects:
         """A message has been settled; whoever waited for its place gets the newest announcement."""

@@ -53,9 +53,9 @@ class Fetch(Protocol):
 class Fold:
     """A model of shape (n,), the contributions since its version, and the strategy that makes the next of them.
 
-    `form` is that of the model's tensors; a fold never looks at it, but codecs do. `state` is what the strategy keeps
-    besides the model, as of the version; `memory` are the sites' newest merged updates. Model and state are changed in
-    place.
+    `form` is that of the model's tensors, which a fold never looks at, but codecs do. `state` is what the strategy
+    keeps besides the model, as of the version; `memory` are the sites' newest merged updates. Model and state are
+    changed in place.
     """
 
     strategy: Strategy

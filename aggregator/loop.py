@@ -146,8 +146,9 @@ class AggregatorLoop:
             case Returned(token):
                 self._attendance.repair(now)
                 return self._left(token)
-            case Cancelled():
+            case Cancelled(queue):
                 self._attendance.repair(now)
+                return self._publication.cancelled(queue)
             case Declared(error):
                 consumers = self._attendance.declared(error, now)
                 again = self._publication.lost() if consumers and self._rounds.started else []
@@ -219,8 +220,8 @@ class AggregatorLoop:
         self._receipts.of(site, hello.incarnation, known=hello.settled)
         self._receipts.answer(site, hello.nonce)
         if hello.evicted and self._rounds.started:
-            later = self._publication.announcing.tell(site, now=False)
-            return effects + later + self._publication.begin(key=True)
+            self._publication.announcing.tell_later(site)
+            return effects + self._publication.begin(key=True)
         return effects + self._publication.announcing.tell(site)
 
     def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:

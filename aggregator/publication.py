@@ -81,6 +81,8 @@ class Publication:
 
     def begin(self, *, key: bool = False) -> Effects:
         """Publish the current version, unless one is on its way: then the newest follows it. `key`: in full as well."""
+        if key and self._probing is not None:
+            return self.lost()
         under_way = [self._job.row] if self._job else []
         coming = any(row.keyframe for row in (*under_way, *self._due))
         self._key_wanted = self._key_wanted or (key and not coming)
@@ -137,6 +139,10 @@ class Publication:
             return []
         self._advance(replace(job.row, confirmed=job.row.confirmed + 1))
         return [NotePublished(job.row), *(self._next_part() if job.sent < job.row.parts else self._finish())]
+
+    def cancelled(self, queue: str) -> Effects:
+        """The broker has ended a consumer: without the stream, nothing is in it; declared anew, all begins again."""
+        return self.lost() if queue == self._stream and self._probing is not None else []
 
     def read_back(self, delivery: Delivery) -> Effects:
         """Something in the stream: our own part 0 tells its offset."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from broker.lanes import LaneName, lane_of
 from broker.link import (
     Cancelled,
     Confirmed,
@@ -174,19 +175,23 @@ class MemoryBroker:
         return None
 
     def _flush(self, link: "MemoryLink") -> None:
-        """Publish what the link holds, in order, until a queue is full."""
+        """Publish what the link holds, in order, but for the lanes whose queue is full."""
+        waiting: dict[LaneName, Outgoing] = {}
+        left: deque[Outgoing] = deque()
         while link.connected and link.held:
-            message = link.held[0]
-            stores = self._routed(message)
-            if any(store.refusing for store in stores):
-                link.tell_stuck(f"The queue behind {message.routing_key!r} takes no more messages.")
-                return
-            link.tell_stuck(None)
-            link.held.popleft()
+            message = link.held.popleft()
+            lane, stores = lane_of(message.exchange, message.routing_key), self._routed(message)
+            if lane in waiting or any(store.refusing for store in stores):
+                waiting.setdefault(lane, message)
+                left.append(message)
+                continue
             for store in stores:
                 store.append(Message(message.body, link.user))
             settled = Confirmed(message.token) if stores else Returned(message.token, self._unroutable(message))
             link.tell(settled)
+        link.held.extendleft(reversed(left))
+        first = next(iter(waiting.values()), None)
+        link.tell_stuck(None if first is None else f"The queue behind {first.routing_key!r} takes no more messages.")
         if not link.held:
             self._holding.pop(link, None)
 

@@ -22,10 +22,10 @@ from deploy.local import LocalFederation
 from deploy.results import Result
 from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
 from deploy.watching import StoppedError
-from site_worker.model import unpacked
 from site_worker.outbox import read_local
 from site_worker.plan import Plan
 from site_worker.tasks.task import Task
+from site_worker.tensors import unpacked
 
 
 @dataclass(frozen=True)

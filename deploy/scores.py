@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from broker.histograms import histogram_of, pooled_auc, pooled_calibration, without_histogram
 from broker.statistics import FeatureStatistics
 from deploy.watching import StoppedError
-from site_worker.model import Tensors
 from site_worker.plan import Plan
 from site_worker.tasks.pooling import all_rows, pooled
 from site_worker.tasks.task import Task
+from site_worker.tensors import Tensors
 from site_worker.training import Stopped, Trainer, initial_weights
 
 Weights = Mapping[str, NDArray[np.float32]]

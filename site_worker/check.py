@@ -17,7 +17,6 @@ from typing import Final, TypeVar
 import torch
 
 from broker.checks import Check
-from broker.codecs import CHOICES, encode
 from broker.errors import FedqueueError, StorageError, UsageError, WireError
 from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
@@ -193,11 +192,11 @@ class SiteCheck:
         return said, {"free_bytes": free, "needed_bytes": needed}
 
     def _measure_update(self) -> Found:
-        delta, form = _needed(self._trial).delta, _needed(self._layout).form
-        sizes = {name: len(encode(name, delta, form)) for name in CHOICES}
+        trial = _needed(self._trial)
+        model_bytes, sizes = 4 * trial.parameters, trial.update_bytes
         shown = ", ".join(f"{_bytes(size)} with {name}" for name, size in sizes.items())
-        figures = {"model_bytes": delta.nbytes, **{f"{name}_bytes": size for name, size in sizes.items()}}
-        return f"{shown}; the model has {_bytes(delta.nbytes)}", figures
+        figures = {"model_bytes": model_bytes, **{f"{name}_bytes": size for name, size in sizes.items()}}
+        return f"{shown}; the model has {_bytes(model_bytes)}", figures
 
 
 def _needed(value: T | None) -> T:

@@ -20,8 +20,11 @@ from site_worker.models import Held, Leg, Models
 STALLED_S: Final = 60.0
 
 
-def legs_to(announcement: Announcement, held: Held | None) -> tuple[Leg, ...]:
-    """The transfers that lead from what is held to the announced model; none if it is held. The fewest bytes."""
+def legs_to(announcement: Announcement, held: Held | None, *, whole: bool = False) -> tuple[Leg, ...]:
+    """The transfers that lead from what is held to the announced model; none if it is held. The fewest bytes.
+
+    `whole`: from the keyframe, whatever is held.
+    """
     if held is not None and held.digest == announcement.model_digest:
         return ()
     key = Leg(
@@ -33,7 +36,7 @@ def legs_to(announcement: Announcement, held: Held | None) -> tuple[Leg, ...]:
         announcement.offset,
     )
     ways = [(key, *way) for way in _differences(announcement, key.digest)]
-    ways += [] if held is None else _differences(announcement, held.digest)
+    ways += [] if held is None or whole else _differences(announcement, held.digest)
     if not ways:
         raise WireError(f"The differences of version {announcement.version} do not lead to it.")
     return min(ways, key=lambda way: sum(leg.payload_bytes for leg in way))
@@ -51,11 +54,16 @@ def _differences(announcement: Announcement, digest: bytes) -> list[tuple[Leg, .
 
 
 class Download:
-    """The way to the model of one announcement. Raises WireError if the announcement itself cannot be right."""
+    """The way to the model of one announcement, from a keyframe if it shall be `whole`.
 
-    def __init__(self, announcement: Announcement, aggregator: Peer, models: Models, *, now: float) -> None:
+    Raises WireError if the announcement itself cannot be right.
+    """
+
+    def __init__(
+        self, announcement: Announcement, aggregator: Peer, models: Models, *, whole: bool = False, now: float
+    ) -> None:
         self.announcement, self._aggregator, self._models = announcement, aggregator, models
-        self.legs = legs_to(announcement, models.held())
+        self.legs = legs_to(announcement, models.held(), whole=whole)
         for leg in self.legs:
             _require_sound(leg, models.form)
         here = {leg.name: models.parts(leg) for leg in self.legs}
@@ -78,11 +86,14 @@ class Download:
         return None
 
     def offset(self) -> int:
-        """Where in the stream to read on: after the last part that is here of those from the first on."""
+        """Where in the stream to read on: after the last part that is here of those from the first on.
+
+        Parts of an earlier writing of the same model are as good, but tell nothing of where the others lie.
+        """
         leg = self.leg
         assert leg is not None
-        expected = self._expected(leg)
-        return leg.offset if expected == 0 else self._here[leg.name][expected - 1] + 1
+        next_part = self._next(leg)
+        return leg.offset if next_part == 0 else self._here[leg.name][next_part - 1] + 1
 
     def take(self, delivery: Delivery, *, now: float) -> tuple[Leg, int, int, bytes] | None:
         """A part to be kept: of which leg, its number, its offset, its bytes. Everything else is ignored."""
@@ -90,8 +101,8 @@ class Download:
         if leg is None:
             return None
         self._first = False
-        offset, expected = delivery.offset or 0, self._expected(leg)
-        if first and expected == 0 and offset > leg.offset:
+        offset, next_part = delivery.offset or 0, self._next(leg)
+        if first and next_part == 0 and offset > leg.offset:
             self.evicted = True
         try:
             message, body = self._aggregator.open(delivery.body, recipients=frozenset({EVERYONE}))
@@ -99,7 +110,7 @@ class Download:
             return None
         if not isinstance(message, ModelPart) or not _is_of(message, leg):
             return None
-        self.evicted = self.evicted or (first and message.part > expected)
+        self.evicted = self.evicted or (first and message.part > next_part)
         self.stalled_at = now + STALLED_S
         if message.part in self._here[leg.name]:
             return None
@@ -107,9 +118,11 @@ class Download:
         self.progress.add(len(body), now=now)
         return leg, message.part, offset, body
 
-    def _expected(self, leg: Leg) -> int:
-        """The first part that is missing."""
+    def _next(self, leg: Leg) -> int:
+        """The part to read on from: the first that is missing, if those before it are of the announced writing."""
         here = self._here[leg.name]
+        if here.get(0) != leg.offset:
+            return 0
         return next(part for part in range(leg.parts) if part not in here)
 
 

@@ -14,10 +14,9 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Keep an update and the residual that follows from it."""
+    """Make an update of its draft."""
 
     made: Made
-    residual: Vector | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +29,19 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Note what the broker has confirmed, or what must be published again."""
+    """Note what the broker has confirmed, and how long that took, or what must be published again."""
 
     sequences: tuple[int, ...]
     published: bool
+    took_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSent:
+    """Keep how many parts of an update the broker has, from the first on."""
+
+    sequence: int
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +107,9 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Event: training is over. `made` has no sequence yet (0); `residual` is what the codec left out."""
+    """Event: training is over, and what it came to is drafted in the outbox. `made` has no sequence yet (0)."""
 
     made: Made
-    residual: Vector | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +133,4 @@ class Paused:
     paused: bool
 
 
-StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity | KeepModelPart
+StoreEffect = Store | Settle | Mark | NoteSent | KeepNonce | NoteSeen | NoteActivity | KeepModelPart

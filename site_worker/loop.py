@@ -69,6 +69,7 @@ class SiteLoop:
         self._trained = outbox.last_base()
         self._held: tuple[Delivery, Announcement] | None = None
         self._download: Download | None = None
+        self._whole = False  # begin with a keyframe: what leads on from the model that is held was not in the stream
         self._training: Announcement | None = None
         newer = unfinished is not None and unfinished.version > self._trained
         self._unfinished = unfinished if newer else None
@@ -93,6 +94,7 @@ class SiteLoop:
 
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
+        self._dispatch.now = now
         effects = self._on(event, now)
         return effects + self._note_activity(now)
 
@@ -103,7 +105,7 @@ class SiteLoop:
             case Delivery():
                 return self._on_delivery(event, now)
             case Confirmed(token):
-                return self._dispatch.confirmed(token)
+                return self._dispatch.confirmed(token, now)
             case Returned(token, reason):
                 self._dispatch.returned(token, reason, now)
             case Trained() | TrainingFailed() | Halted():
@@ -225,7 +227,7 @@ class SiteLoop:
             self._held, self._note = None, _why_none(announcement)
             return [Ack(delivery)]
         try:
-            download = Download(announcement, self._aggregator, self._models, now=now)
+            download = Download(announcement, self._aggregator, self._models, whole=self._whole, now=now)
         except WireError as error:
             self._held = None
             self._fail(str(error), now)
@@ -237,7 +239,7 @@ class SiteLoop:
 
     def _train(self, download: Download) -> Effects:
         """All that leads to the model is here."""
-        self._download, self._training = None, download.announcement
+        self._download, self._whole, self._training = None, False, download.announcement
         return [Train(download.announcement, download.legs)]
 
     def _on_model_part(self, delivery: Delivery, now: float) -> Effects:
@@ -260,15 +262,15 @@ class SiteLoop:
         effects: Effects = [Cancel(self._stream)]
         if self._held is not None:
             effects.append(Ack(self._held[0]))
-        self._held, self._download = None, None
+        self._held, self._download, self._whole = None, None, True
         return effects + self._dispatch.hello(now, evicted=True)
 
     # ---- training
 
     def _on_training(self, event: Trained | TrainingFailed | Halted, now: float) -> Effects:
         match event:
-            case Trained(made, residual):
-                return self._on_trained(made, residual)
+            case Trained(made):
+                return self._on_trained(made)
             case TrainingFailed(reason):
                 self._training = None
                 self._fail(reason, now)
@@ -277,14 +279,14 @@ class SiteLoop:
                 self._training, self._unfinished = None, kept
                 return self._begin(now)
 
-    def _on_trained(self, made: Made, residual: Any) -> Effects:
+    def _on_trained(self, made: Made) -> Effects:
         announcement, self._training = self._training, None
         assert announcement is not None
         self._trained, self._failures, self._note = announcement.version, 0, ""
         numbered = made.numbered(self._dispatch.next_sequence())
         self._newest = numbered.sequence
         self._availability.note_update(made.made_at)
-        effects: Effects = [Store(numbered, residual)]
+        effects: Effects = [Store(numbered)]
         effects += self._dispatch.added(numbered.sequence, numbered.payload_bytes)
         return effects + self._begin(made.made_at)
 
@@ -321,7 +323,7 @@ class SiteLoop:
         return [NoteActivity(*current, now)]
 
     def _state(self) -> tuple[str, int | None, str]:
-        detail = (self._rest.reason if self._rest else self._note) or self._dispatch.trouble or ""
+        detail = (self._rest.reason if self._rest else self._note) or self._dispatch.trouble or self._dispatch.under_way
         if self._training is not None:
             return "training", self._training.version, detail
         if self._download is not None:

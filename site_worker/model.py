@@ -14,20 +14,18 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from broker.errors import StorageError, UsageError
+from broker.errors import UsageError
 from site_worker.devices import PROCESSOR, Place
 from site_worker.noise import drawing
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
+from site_worker.tensors import Tensors, copies, fill
 
 Weights = Mapping[str, NDArray[np.float32]]
-Tensors = Mapping[str, Tensor]
 INITIAL_SEED: Final = 0
 
 
@@ -62,8 +60,10 @@ class SiteModel:
         return self._named(self._shared + self._own)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of what travels, as float32."""
-        return {name: np.array(one.float().cpu().numpy()) for name, one in self._named(self._shared).items()}
+        """What travels, as float32: on the processor views of the live model, which change when it does."""
+        return {
+            name: one.detach().float().cpu().contiguous().numpy() for name, one in self._named(self._shared).items()
+        }
 
     def own(self) -> dict[str, Tensor]:
         """Copies of what stays, as far as it is not as in a new model: a mask that never changes is not kept."""
@@ -73,7 +73,7 @@ class SiteModel:
     def load(self, weights: Weights, own: Tensors) -> None:
         """Take what travels and what stays; of the latter, what is not given or has another shape is as in a new model.
 
-        UsageError if `weights` are those of another model.
+        Nothing that travels is copied but into its place. UsageError if `weights` are those of another model.
         """
         shared = self._named(self._shared)
         odd = sorted(set(shared) ^ set(weights))
@@ -84,7 +84,9 @@ class SiteModel:
                 f"compare tensor {odd[0]!r} with the others."
             )
         fitting = {name: one for name, one in own.items() if name in self._fresh and _alike(one, self._fresh[name])}
-        self.put({name: torch.tensor(weights[name]) for name in shared} | self._fresh | fitting)
+        for name, live in shared.items():
+            fill(live, weights[name])
+        self.put(self._fresh | fitting)
 
     @torch.no_grad()
     def put(self, values: Tensors) -> None:
@@ -126,20 +128,6 @@ def initial_weights(task: Task, *, seed: int = INITIAL_SEED) -> dict[str, NDArra
     return SiteModel(task, seed=seed).weights()
 
 
-def packed(tensors: Tensors) -> bytes:
-    """Tensors as safetensors, b"" if there are none."""
-    return safetensors.torch.save(dict(tensors)) if tensors else b""
-
-
-def unpacked(data: bytes) -> dict[str, Tensor]:
-    """The tensors that `packed` was given; StorageError if the bytes are damaged."""
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data) if data else {}
-    except SafetensorError as error:
-        raise StorageError(f"The tensors that stay at this site are damaged in its outbox: {error}.") from error
-    return tensors
-
-
 def _divided(network: nn.Module, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of what travels and of what stays."""
     state = {name: one for name, one in network.state_dict().items() if isinstance(one, Tensor)}
@@ -152,11 +140,6 @@ def _divided(network: nn.Module, task: Task) -> tuple[tuple[str, ...], tuple[str
     local |= {name for name, one in state.items() if not one.is_floating_point()}
     shared = tuple(name for name in state if name not in local | fixed)
     return shared, tuple(name for name in state if name in local - fixed)
-
-
-def copies(tensors: Tensors) -> dict[str, Tensor]:
-    """Copies on the processor, sharing memory with nothing: tied tensors too, which safetensors would not take."""
-    return {name: one.detach().to("cpu", copy=True).contiguous() for name, one in tensors.items()}
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

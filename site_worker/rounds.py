@@ -1,14 +1,13 @@
 """One round at a site: evaluate the announced model, train from it, compress what was learned.
 
-Error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): what the codec leaves out of this update is
-added to the next, so a lossy codec delays information but never drops it. The residual is not tied to a base model.
+What is learned goes into a draft chunk by chunk (site_worker/compression.py), so a round needs the memory of model and
+gradients, and of what its optimizer remembers.
 
 A round is kept in the site's folder while it trains and continued after a stop or a crash, with the bits of one that
 was not interrupted: see site_worker/unfinished.py. The tensors that stay at the site come from the outbox, where the
 last update left them.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -20,20 +19,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import Choice, chosen, decoded, encode
+from broker.codecs import require_choice
 from broker.errors import UsageError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.checkpoint import Facts
+from site_worker.choosing import choose
+from site_worker.compression import Compressed, compress, learned
 from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
+from site_worker.draft import Draft
 from site_worker.effects import Trained
-from site_worker.model import Tensors, initial_weights, packed, unpacked
+from site_worker.model import SiteModel
 from site_worker.outbox import Made, read_local
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
+from site_worker.tensors import Tensors, packed, unpacked
 from site_worker.training import Outcome, Plan, Trainer, TrainingError
 from site_worker.unfinished import Unfinished
 
@@ -69,9 +72,10 @@ class LocalRounds:
     ) -> None:
         self._settings, self._task, self._clock = settings, task, clock
         self._place = place_named(settings.device, settings.precision)
+        self._model = SiteModel(task, self._place)
         self._trainer: tuple[list[list[float]], Trainer] | None = None
         self.task_name = task.name
-        self.layout = Layout.of(initial_weights(task))
+        self.layout = Layout.of(self._model.weights())
         self._folder = None if folder is None else Folder(folder)
         self._unfinished = Unfinished(self._folder, settings, task.name, self.layout) if self._folder else None
         self._own: Tensors = {}  # of the last round, where there is no outbox to read them from
@@ -80,6 +84,7 @@ class LocalRounds:
         """The facts of this site's hellos: its task, its model's layout, its rows and their statistics."""
         with telling(self._task.source):
             statistics = self._task.statistics() if self._task.statistics else None
+        lists = statistics.to_lists() if statistics else []
         return Hello(
             task=self._task.name,
             incarnation=bytes(16),
@@ -87,8 +92,8 @@ class LocalRounds:
             settled=0,
             made=0,
             layout_digest=self.layout.digest,
-            examples=Trainer(self._task, statistics, seed=self._settings.seed).examples,
-            statistics=statistics.to_lists() if statistics else [],
+            examples=self._trainer_for(lists).examples,
+            statistics=lists,
             evicted=False,
         )
 
@@ -101,24 +106,35 @@ class LocalRounds:
         if self._unfinished:
             self._unfinished.forget()
 
-    def run(
-        self, announcement: Announcement, model: Vector | None, residual: Vector, stopping: threading.Event
-    ) -> Trained:
-        """Evaluate, train and compress; if a round of exactly this announcement is kept, go on with it.
+    def run(self, announcement: Announcement, model: Vector | None, draft: Draft, stopping: threading.Event) -> Trained:
+        """Evaluate, train and compress into `draft`; if a round of exactly this announcement is kept, go on with it.
 
         Without `model` the kept round is all there is. TrainingError if it cannot be done; Stopped if `stopping` was
         set, and then what was trained so far is kept.
         """
+        asked = self._settings.codec or announcement.codec
+        _require_known(asked)
+        begun, outcome = self.learn(announcement, model, stopping)
+        try:
+            delta, form = learned(self.layout, outcome.weights, begun.base), self.layout.form
+            choice = choose(asked, delta, form, draft.past, training_s=begun.spent_s(), private=False)
+            written = compress(choice, delta, form, draft)
+        except TrainingError:
+            self.forget()
+            raise
+        draft.add_local(packed(outcome.own))
+        draft.close()
+        self._own = outcome.own
+        return Trained(self._made(begun, outcome, written, draft))
+
+    def learn(
+        self, announcement: Announcement, model: Vector | None, stopping: threading.Event
+    ) -> tuple[Begun, Outcome]:
+        """As `run`, but without compressing: what the round began from, and what it has come to."""
         started, plan = time.monotonic(), self._plan(announcement)
         trainer, own = self._trainer_for(announcement.statistics), self._own_tensors()
         begun = self._begun(announcement, model, started, partial(trainer.evaluate, own=own))
-        outcome = self._learned(trainer, begun, plan, own, stopping)
-        target = self.layout.flatten(outcome.weights) - begun.base + residual
-        if not np.isfinite(target).all():
-            self.forget()
-            raise TrainingError("The trained weights are not finite; ask the coordinator for a lower learning rate.")
-        self._own = outcome.own
-        return self._trained(begun, outcome, target)
+        return begun, self._learned(trainer, begun, plan, own, stopping)
 
     def _own_tensors(self) -> Tensors:
         return unpacked(read_local(self._folder.outbox_file)) if self._folder else self._own
@@ -164,12 +180,8 @@ class LocalRounds:
             self.forget()
             raise
 
-    def _trained(self, begun: Begun, outcome: Outcome, target: Vector) -> Trained:
-        asked, form = self._settings.codec or begun.asked.codec, self.layout.form
-        choice = _choice(asked)
-        payload = encode(asked, target, form)
-        left_out = None if choice.codec.lossless else target - decoded(choice.name, payload, form)
-        made = Made(
+    def _made(self, begun: Begun, outcome: Outcome, written: Compressed, draft: Draft) -> Made:
+        return Made(
             sequence=0,
             base_version=begun.asked.version,
             base_digest=begun.asked.model_digest,
@@ -177,23 +189,24 @@ class LocalRounds:
             steps=outcome.steps,
             held_out=begun.facts.held_out,
             metrics=tuple(begun.facts.metrics),
-            codec=choice.name,
-            payload_digest=hashlib.sha256(payload).digest(),
+            codec=written.codec,
+            payload_digest=draft.payload_digest,
             made_at=self._clock(),
             training_s=begun.spent_s(),
-            payload_bytes=len(payload),
-            payload=payload,
-            local=packed(outcome.own),
+            payload_bytes=draft.payload_bytes,
+            error=written.error,
+            choice=written.choice,
+            backlog=written.backlog,
         )
-        return Trained(made, left_out)
 
     def _trainer_for(self, lists: list[list[float]]) -> Trainer:
         if self._trainer is None or self._trainer[0] != lists:
+            self._trainer = None  # the rows of two need not be in memory at once
             statistics = FeatureStatistics.from_lists(lists) if lists else None
-            settings = self._settings
             trainer = Trainer(
-                self._task, statistics, seed=settings.seed, step_delay_s=settings.step_delay_s, place=self._place
-            )
+                self._task, statistics, seed=self._settings.seed, step_delay_s=self._settings.step_delay_s,
+                place=self._place, model=self._model,
+            )  # fmt: skip
             self._trainer = (lists, trainer)
         return self._trainer[1]
 
@@ -207,10 +220,9 @@ class LocalRounds:
         return Plan.from_numbers(asked)
 
 
-def _choice(codec: str) -> Choice:
+def _require_known(asked: str) -> None:
+    """TrainingError unless this release has the codec."""
     try:
-        return chosen(codec)
+        require_choice(asked)
     except UsageError as error:
-        raise TrainingError(
-            f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade."
-        ) from error
+        raise TrainingError(f"The codec that is asked for is not known here; upgrade. {error}") from error

@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from broker.codecs import decoded
+from broker.codecs import CHOICES
 from broker.errors import FedqueueError, UsageError
 from broker.messages import Announcement
+from site_worker.compression import learned, sizes
 from site_worker.model import initial_weights
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Settings
@@ -21,25 +21,25 @@ from site_worker.tasks.task import Task
 STEPS: Final = 6
 BATCH: Final = 32
 LEARNING_RATE: Final = 0.01
-Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a round of a few steps gave: its delta, shape (parameters,), the held-out metrics of a new model, seconds.
+    """What a round of a few steps gave: bytes of its update by codec, the held-out metrics of a new model, seconds.
 
     `step_s` has the pause that the site takes after each step, though the trial itself does not.
     """
 
-    delta: Vector
+    parameters: int
+    update_bytes: dict[str, int]
     metrics: dict[str, float]
     held_out: int
     step_s: float
 
 
 def rounds_of(settings: Settings, task: Task) -> LocalRounds:
-    """The rounds that the worker would do, without its pauses and losing nothing of what they learn."""
-    return LocalRounds(msgspec.structs.replace(settings, codec="float32", step_delay_s=0.0), task, folder=None)
+    """The rounds that the worker would do, without its pauses."""
+    return LocalRounds(msgspec.structs.replace(settings, step_delay_s=0.0), task, folder=None)
 
 
 def try_round(settings: Settings, task: Task) -> Trial:
@@ -54,14 +54,15 @@ def try_round(settings: Settings, task: Task) -> Trial:
         rounds = rounds_of(settings, replace(task, loss=timed_loss))
         model = rounds.layout.flatten(initial_weights(task))
         steps = min(STEPS, settings.bounds.max_steps)
-        made = rounds.run(_announcement(task, settings, steps), model, np.zeros_like(model), threading.Event()).made
+        begun, outcome = rounds.learn(_announcement(task, settings, steps), model, threading.Event())
+        delta = learned(rounds.layout, outcome.weights, begun.base)
+        update_bytes = sizes(list(CHOICES), delta, rounds.layout.form)
     except FedqueueError:
         raise
     except Exception as error:
         raise UsageError(f"The task raised {type(error).__name__}: {error}.") from error
     step_s = float(np.median(np.diff(times[-max(2, steps) :]))) + settings.step_delay_s
-    delta = decoded(made.codec, made.payload, rounds.layout.form)
-    return Trial(delta, dict(made.metrics), made.held_out, step_s)
+    return Trial(rounds.layout.size, update_bytes, dict(begun.facts.metrics), begun.facts.held_out, step_s)
 
 
 def _announcement(task: Task, settings: Settings, steps: int) -> Announcement:

@@ -17,12 +17,14 @@ import torch
 from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
+from broker.heap import give_back
 from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
 from broker.messages import AGGREGATOR, Party, Peer, UpdatePart, part_count
 from broker.topology import SiteNames, updates_exchange
 from site_worker.availability import Availability, Window
+from site_worker.draft import Draft
 from site_worker.effects import (
     Halt,
     Halted,
@@ -31,6 +33,7 @@ from site_worker.effects import (
     Mark,
     NoteActivity,
     NoteSeen,
+    NoteSent,
     Paused,
     SendPart,
     Settle,
@@ -83,7 +86,7 @@ class Performer:
         """See broker/drive.py."""
         for effect in effects:
             if isinstance(effect, StoreEffect):
-                self._until_stored(effect)
+                self._until_stored(partial(self._store, effect), self.stopping)
             else:
                 self._later.append(effect)
 
@@ -108,21 +111,21 @@ class Performer:
         if self._trainer is not None:
             self._trainer.join()
 
-    def _until_stored(self, effect: StoreEffect) -> None:
+    def _until_stored(self, store: Callable[[], None], stop: threading.Event) -> None:
         while True:
             try:
-                self._store(effect)
+                store()
             except StorageError as error:
                 log.error("waiting for the disk: %s", error)  # noqa: TRY400 - people read a sentence, not a traceback
-                if self.stopping.wait(DISK_RETRY_S):
+                if stop.wait(DISK_RETRY_S):
                     raise
             else:
                 return
 
     def _store(self, effect: StoreEffect) -> None:
         match effect:
-            case Store(made, residual):
-                self._outbox.store(made, residual)
+            case Store(made):
+                self._outbox.store(made)
                 self._rounds.forget()
                 log.info("stored sequence=%d base=%d bytes=%d", made.sequence, made.base_version, made.payload_bytes)
             case KeepModelPart(leg, part, offset, body):
@@ -131,8 +134,10 @@ class Performer:
                 self._outbox.settle(settled, at=at)
                 for one in settled:
                     log.info("settled sequence=%d %s %s", one.sequence, one.state, one.reason or "")
-            case Mark(sequences, published):
-                self._outbox.mark(sequences, published=published)
+            case Mark(sequences, published, took_s):
+                self._outbox.mark(sequences, published=published, took_s=took_s)
+            case NoteSent(sequence, parts):
+                self._outbox.note_sent(sequence, parts)
             case KeepNonce(nonce):
                 self._outbox.next_nonce(nonce)
             case NoteSeen(version, digest):
@@ -171,23 +176,33 @@ class Performer:
         self._link.publish(Outgoing(updates_exchange(self._party.federation), self._names.update_key, sealed, token))
 
     def _train(self, effect: Train) -> None:
-        residual = self._outbox.residual(self._rounds.layout.size)
         self._halt = threading.Event()
         name = f"{self._party.name}:training"
-        self._trainer = threading.Thread(target=self._round, args=(effect, residual, self._halt), name=name)
+        self._trainer = threading.Thread(target=self._round, args=(effect, self._halt), name=name)
         self._trainer.start()
 
     def _halt_training(self) -> None:
         self._halt.set()
 
-    def _round(self, effect: Train, residual: Any, halt: threading.Event) -> None:
+    def _draft(self, halt: threading.Event) -> Draft:
+        """The next update's, which waits for a full disk, so that no round is lost to one."""
+
+        def patiently(write: Callable[[], None]) -> None:
+            try:
+                self._until_stored(write, halt)
+            except StorageError as error:
+                raise Stopped(f"The update could not be written: {error}") from error
+
+        return self._outbox.draft(self._rounds.layout.size, patiently=patiently)
+
+    def _round(self, effect: Train, halt: threading.Event) -> None:
         while not self._turns.acquire(timeout=TURN_S):
             if halt.is_set():
                 self._inbox.put(Halted(self._rounds.unfinished() if effect.legs is None else None))
                 return
         try:
             model = None if effect.legs is None else self._models.make(effect.legs)
-            self._inbox.put(self._rounds.run(effect.announcement, model, residual, halt))
+            self._inbox.put(self._rounds.run(effect.announcement, model, self._draft(halt), halt))
         except Stopped:
             self._inbox.put(Halted(self._rounds.unfinished()))
         except FedqueueError as error:
@@ -197,6 +212,7 @@ class Performer:
             log.exception("the task failed")
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
         finally:
+            give_back()  # gigabytes, maybe, that others on this machine can use until the next round
             self._turns.release()
 
 

@@ -9,6 +9,7 @@ from broker.codecs.table import CODECS, Codec
 from broker.errors import UsageError
 
 USUAL_RATIO: Final = 100
+AUTO: Final = "auto"  # whoever writes chooses: site_worker/choosing.py
 _RATIOS: Final = 10, 10_000
 _LOW_RANK: Final = re.compile(r"lowrank-([1-9][0-9]{1,4})")
 
@@ -38,6 +39,12 @@ def chosen(name: str) -> Choice:
             f"There is no codec {name!r}; choose one of {', '.join(CHOICES)}, or lowrank-{least} to lowrank-{most}."
         )
     return CHOICES[name]
+
+
+def require_choice(name: str) -> None:
+    """UsageError unless `name` may be asked of a site: a choice, or `auto`."""
+    if name != AUTO:
+        chosen(name)
 
 
 def codec_named(name: str) -> Codec:

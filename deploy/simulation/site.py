@@ -22,6 +22,7 @@ from deploy.simulation.actors import Actor, FusedLink
 from deploy.simulation.clock import Clock
 from deploy.simulation.network import Road, Wire
 from site_worker.availability import Availability
+from site_worker.draft import Draft
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
 from site_worker.models import ModelMemory
@@ -45,8 +46,8 @@ class Rounds(Protocol):
     def greeting(self) -> Hello:
         """The facts of this site's hellos."""
 
-    def run(self, announcement: Announcement, model: Any, residual: Any, stopping: threading.Event) -> Trained:
-        """Train and compress."""
+    def run(self, announcement: Announcement, model: Any, draft: Draft, stopping: threading.Event) -> Trained:
+        """Train and compress into the draft."""
 
     def forget(self) -> None:
         """Remove what is kept of a round."""
@@ -66,12 +67,11 @@ class Round:
 class _Performer(Performer):
     """The worker's own, but for the thread that trains."""
 
-    learn: Callable[[Train, Any, Any], None]
+    learn: Callable[[Train, Callable[[], Any]], None]
     halt: Callable[[], None]
 
     def _train(self, effect: Train) -> None:
-        model = None if effect.legs is None else self._models.make(effect.legs)
-        self.learn(effect, model, self._outbox.residual(self._rounds.layout.size))
+        self.learn(effect, lambda: None if effect.legs is None else self._models.make(effect.legs))
 
     def _halt_training(self) -> None:
         self.halt()
@@ -179,20 +179,21 @@ class SiteActor(Actor):
         self.paused = paused
         self.take(Paused(paused))
 
-    def _learn(self, effect: Train, model: Any, residual: Any) -> None:
+    def _learn(self, effect: Train, model: Callable[[], Any]) -> None:
         try:
-            going = self._begun(effect, model, residual)
+            going = self._begun(effect, model)
         except FedqueueError as error:
             self.take(TrainingFailed(str(error)))
             return
         self._training = going
         self.clock.after(going.left_s, partial(self._finish, going))
 
-    def _begun(self, effect: Train, model: Any, residual: Any) -> Round:
+    def _begun(self, effect: Train, model: Callable[[], Any]) -> Round:
         now, kept = self.clock.now, self._kept
         if kept is not None and kept.asked == effect.announcement:
             return replace(kept, since=now)
-        outcome = self._rounds.run(effect.announcement, model, residual, threading.Event())
+        draft = self.outbox.draft(self._rounds.layout.size)  # of a kept round it is in the outbox already
+        outcome = self._rounds.run(effect.announcement, model(), draft, threading.Event())
         whole_s = self._pace.round_s(outcome.made.steps, self._chance)
         return Round(effect.announcement, outcome, whole_s, whole_s, now)
 

@@ -5,7 +5,6 @@ nothing, and a bias towards the fast sites shows at once: "error" is |x - mean c
 the distance of a typical site's own optimum. Plan, codec, residual and wire are the real ones.
 """
 
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import chosen, decoded, encode
 from broker.messages import Announcement, Hello
 from broker.weights import Layout
+from site_worker.compression import compress
+from site_worker.draft import Draft
 from site_worker.effects import Trained
 from site_worker.outbox import Made
 from site_worker.plan import Plan
@@ -45,7 +45,7 @@ class SurrogateRounds:
         self,
         announcement: Announcement,
         model: Vector | None,
-        residual: Vector,
+        draft: Draft,
         stopping: threading.Event,  # noqa: ARG002 - it is done at once
     ) -> Trained:
         """As from LocalRounds."""
@@ -53,14 +53,16 @@ class SurrogateRounds:
             raise TrainingError(f"Nothing of the round of version {announcement.version} is kept.")
         plan, codec = Plan.from_numbers(dict(announcement.plan)), announcement.codec
         away = self.optimum - model
-        target = away * np.float32(_part_of_the_way(plan)) + residual
-        payload, name = encode(codec, target, self.layout.form), chosen(codec).name
         loss = float(np.dot(away, away)) / 2
+        away = away * np.float32(_part_of_the_way(plan))
+        written = compress(codec, lambda start, stop: away[start:stop].copy(), self.layout.form, draft)
+        draft.close()
         made = Made(
-            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),), name,
-            hashlib.sha256(payload).digest(), 0.0, 0.0, len(payload), payload,
+            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),),
+            written.codec, draft.payload_digest, 0.0, 0.0, draft.payload_bytes, written.error, written.choice,
+            written.backlog,
         )  # fmt: skip
-        return Trained(made, target - decoded(name, payload, self.layout.form))
+        return Trained(made)
 
 
 def _part_of_the_way(plan: Plan) -> float:

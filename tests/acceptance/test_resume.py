@@ -1,9 +1,6 @@
 """A hospital's machine that is switched off in the middle of every round finishes them all the same."""
 
-import threading
-
 import msgspec
-import numpy as np
 
 from broker.weights import load_model
 from deploy.local import SitePlan
@@ -12,6 +9,7 @@ from site_worker.rounds import LocalRounds
 from site_worker.tasks.task import load_task
 from tests.acceptance.books import settled
 from tests.acceptance.federation import TINY, Federation
+from tests.site_worker.drafts import done
 
 
 def continued(federation: Federation, step: int) -> bool:
@@ -43,6 +41,6 @@ def test_a_round_killed_and_then_stopped_in_the_middle_ends_on_the_bits_of_one_l
     assert settled(federation).accepted == 1
     settings = msgspec.structs.replace(folder.settings(), step_delay_s=0.0)
     local = LocalRounds(settings, load_task(TINY, {}), folder=None)
-    alone = local.run(kept.announcement, base, np.zeros_like(base), threading.Event()).made
+    alone = done(local, kept.announcement, base)
     ((payload, steps),) = federation.journal("SELECT payload, steps FROM updates")
     assert (bytes(payload), steps) == (alone.payload, 3)

@@ -4,7 +4,6 @@ An actor can be killed between any two things that it does to its disk or its li
 again from disk. A full disk makes it wait while the others go on.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
 from types import SimpleNamespace
@@ -15,13 +14,14 @@ import numpy as np
 from aggregator.downlink import Downlink
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import restore, rule_text
-from broker.codecs import CODECS, decoded, encode
+from broker.codecs import decoded, encode
 from broker.drive import Tick
 from broker.link import Confirmed, Delivery
 from broker.memory import MemoryLink
 from broker.messages import AGGREGATOR, Announcement, Hello, Party, Peer
 from broker.weights import Layout, Vector
 from site_worker.availability import Availability
+from site_worker.compression import compress
 from site_worker.effects import Halted, Paused, Train, Trained, TrainingFailed
 from site_worker.loop import SiteLoop
 from site_worker.models import ModelMemory
@@ -158,8 +158,8 @@ class AggregatorActor(Actor):
 class SiteActor(Actor):
     """Its optimum pulls every coordinate by half of the way. `kept` is a halted round on its disk.
 
-    `trained` are the true deltas of rounds by the digests of their payloads; `stored` what it has put on disk. Its
-    updates claim the time that `speed` steps a second would have taken.
+    `trained` are the true deltas of rounds by the digests of their payloads, `told` what the payloads say;
+    `stored` what it has put on disk. Its updates claim the time that `speed` steps a second would have taken.
     """
 
     steps, stakes = SITE_STEPS, SITE_STAKES
@@ -174,6 +174,7 @@ class SiteActor(Actor):
         self.kept: tuple[Announcement, Vector] | None = None
         self.rounds = 0
         self.trained: dict[bytes, Vector] = {}
+        self.told: dict[bytes, Vector] = {}
         self.stored: list[Made] = []
 
     def open(self, link: Any) -> None:
@@ -230,17 +231,21 @@ class SiteActor(Actor):
         optimum = np.full(3, 1 + int(self.name[1:]), dtype=np.float32)
         optimum[self.rounds % 3] += np.float32(0.125) * (self.rounds % 7)  # no two rounds alike
         delta = (optimum - model) * np.float32(0.5)
-        target = delta + self.outbox.residual(3)
+        draft = self.outbox.draft(3)
+        target = delta + draft.residual.read(0, 3)
         codec, now = announcement.codec, self.world.now
-        payload = encode(codec, target)
-        digest = hashlib.sha256(payload).digest()
-        self.trained[digest] = delta
+        self.fuse.before("draft")
+        written = compress(codec, lambda start, stop: delta[start:stop].copy(), LAYOUT.form, draft)
+        draft.close()
+        self.fuse.done("draft")
+        self.trained[draft.payload_digest] = delta
+        self.told[draft.payload_digest] = decoded(codec, encode(codec, target), 3)
         steps = int(dict(announcement.plan)["steps"])
         made = Made(
-            0, announcement.version, announcement.model_digest, self.world.examples(), steps, 0, (), codec, digest, now,
-            steps / self.speed, len(payload), payload,
+            0, announcement.version, announcement.model_digest, self.world.examples(), steps, 0, (), codec,
+            draft.payload_digest, now, steps / self.speed, draft.payload_bytes, written.error,
         )  # fmt: skip
-        return Trained(made, None if CODECS[codec].lossless else target - decoded(codec, payload, 3))
+        return Trained(made)
 
     def halt(self) -> None:
         """Training stops before its end, unless it has ended just now."""

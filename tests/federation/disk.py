@@ -18,9 +18,9 @@ from aggregator.journal import Enrolled, Journal
 from broker.database import open_database
 from broker.identity import PrivateKey, PublicKey
 from broker.memory import MemoryBroker
-from site_worker.outbox import SCHEMA as OUTBOX_SCHEMA
-from site_worker.outbox import VERSION as OUTBOX_VERSION
 from site_worker.outbox import Outbox
+from site_worker.outbox_tables import SCHEMA as OUTBOX_SCHEMA
+from site_worker.outbox_tables import VERSION as OUTBOX_VERSION
 from tests.federation.fuse import Fuse
 
 
@@ -98,15 +98,15 @@ class SimOutbox(Outbox):
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self.path, self._disk = path, disk
-        self._database = disk.open(path, OUTBOX_SCHEMA, OUTBOX_VERSION)
-        self.incarnation = self._fact("incarnation", lambda: hashlib.sha256(path.name.encode()).digest()[:16])
+        self._begin(disk.open(path, OUTBOX_SCHEMA, OUTBOX_VERSION), hashlib.sha256(path.name.encode()).digest()[:16])
 
     def close(self) -> None:
         self._disk.shut(self._database)
 
     def kept_payloads(self) -> int:
-        """Rows of payloads not freed yet."""
-        (count,) = self._database.execute("SELECT count(*) FROM payloads").fetchone()
+        """Rows of payloads of updates not freed yet."""
+        query = "SELECT count(*) FROM payloads WHERE sequence IN (SELECT sequence FROM updates)"
+        (count,) = self._database.execute(query).fetchone()
         return int(count)
 
     def rows(self) -> list[sqlite3.Row]:

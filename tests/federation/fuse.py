@@ -15,11 +15,11 @@ AGGREGATOR_STEPS = (
     "consume", "cancel", "inspect", "declare",
 )  # fmt: skip
 SITE_STEPS = (
-    "deliver", "confirm", "train", "store Store", "store Settle", "store Mark", "store KeepNonce", "store NoteSeen",
-    "ack", "publish update", "publish hello", "consume", "cancel",
+    "deliver", "confirm", "train", "draft", "store Store", "store Settle", "store Mark", "store KeepNonce",
+    "store NoteSeen", "ack", "publish update", "publish hello", "consume", "cancel",
 )  # fmt: skip
 AGGREGATOR_STAKES = ("commit", "store Snapshot", "store Accept", "publish receipt")
-SITE_STAKES = ("store Store", "store Settle", "publish update", "train")
+SITE_STAKES = ("store Store", "store Settle", "publish update", "train", "draft")
 STARTING = ("open disk", "restore", "open link", "consume", "store", "publish", "")
 STORES = ("", "commit", "store Accept", "store KeepPart", "store Snapshot", "store AddVersion", "store Store",
           "store Settle", "store Mark")  # fmt: skip

@@ -11,9 +11,10 @@ from aggregator.opening import restore
 from aggregator.settings import Aggregation, Folder
 from broker.drive import perform_on
 from broker.weights import Layout, load_model, read_metadata
-from site_worker.effects import Mark, Store
+from site_worker.draft import Residual
+from site_worker.effects import Mark
 from site_worker.loop import SiteLoop
-from site_worker.outbox import Settled, _chunks
+from site_worker.outbox import Settled
 from tests.federation.actors import Sound
 from tests.federation.disk import SimJournal, SimOutbox
 from tests.federation.fused import FusedAggregator, FusedSite
@@ -83,15 +84,15 @@ class SequenceReset(Sound):
 
 
 class ResidualAhead(Sound):
-    """Keeps the next residual in a transaction of its own, before the update that it follows from."""
+    """Takes the next residual for true as soon as it is written, before the update that it follows from."""
 
-    class site(FusedSite):  # noqa: N801
-        def _store(self, effect: Any) -> None:
-            if isinstance(effect, Store) and effect.residual is not None:
-                with self._outbox._transaction() as database:
-                    database.execute("DELETE FROM residual")
-                    database.executemany("INSERT INTO residual VALUES (?,?)", _chunks(effect.residual))
-            super()._store(effect)
+    class outbox(SimOutbox):  # noqa: N801
+        def residual(self, size: int) -> Residual:
+            (newest,) = self._rows("SELECT coalesce(max(sequence), 0) FROM residual")[0]
+            return self._residual_of(newest, size)
+
+        def _delete(self, *steps: str) -> None:
+            super()._delete(*(step for step in steps if "residual" not in step))
 
 
 class NoProbe(Sound):

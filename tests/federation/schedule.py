@@ -109,7 +109,8 @@ def run_schedule(
     if tell is not None:
         tell(str(shape))
     with ExitStack() as stack:
-        stack.enter_context(patch("broker.messages.PART_BYTES", shape.part_bytes))
+        for home in ("broker.messages", "site_worker.draft"):
+            stack.enter_context(patch(f"{home}.PART_BYTES", shape.part_bytes))
         stack.enter_context(patch.dict(SiteNames.topology.__kwdefaults__, max_updates_bytes=UPDATES_BYTES))
         world = World(
             path, seed, sites=shape.sites, versions=0, mutant=mutant, aggregation=shape.aggregation,

@@ -178,6 +178,39 @@ def test_a_full_queue_makes_publishes_wait_in_order(link_factory: Connect) -> No
     assert sent.next(Stuck).reason is None
 
 
+def test_a_full_queue_holds_up_no_other(connected: Connected) -> None:
+    link, events = connected
+    full = Queue("full", "quorum", (("x-max-length-bytes", 1000), ("x-overflow", "reject-publish")))
+    declare(link, events, Topology(queues=(full,)))
+    for number in range(4):
+        link.publish(Outgoing("", full.name, bytes(600), token=number))
+    assert [events.next(Confirmed).token for _ in range(2)] == [0, 1]
+    assert events.next(Stuck).reason == "The queue behind 'full' takes no more messages."
+    send(link, events, WORK, b"a", b"b", b"c")
+    consume(link, events, full.name, prefetch=4)
+    for _ in range(4):
+        link.ack(events.next(Delivery))
+    assert [events.next(Confirmed).token for _ in range(2)] == [2, 3]
+    assert events.next(Stuck).reason is None
+
+
+def test_several_under_way_have_a_fate_each(connected: Connected) -> None:
+    link, events = connected
+    link.publish(Outgoing("", WORK, b"", token="well"))
+    link.publish(Outgoing("", "nowhere", b"", token="no queue"))
+    link.publish(Outgoing("missing", "key", b"", token="no exchange"))
+    link.publish(Outgoing("absent", "key", b"", token="no exchange either"))
+    link.publish(Outgoing("", WORK, b"", token="well again"))
+    returned = {one.token: one.reason for one in (events.next(Returned) for _ in range(3))}
+    assert returned == {
+        "no queue": "No queue takes messages of exchange '' with key 'nowhere'.",
+        "no exchange": "There is no exchange missing.",
+        "no exchange either": "There is no exchange absent.",
+    }
+    assert [events.next(Confirmed).token for _ in range(2)] == ["well", "well again"]
+    assert not events.has(Confirmed)
+
+
 def test_routing_keys_lead_to_one_site_or_to_all(connected: Connected) -> None:
     link, events = connected
     declare(link, events, federation_topology("fed"))

@@ -255,6 +255,18 @@ def test_a_restarted_broker_has_lost_nothing(attach: Attach, mortal: Node) -> No
     assert [(again.body, again.redelivered), (new.body, new.redelivered)] == [(b"1", True), (b"2", False)]
 
 
+def test_the_log_of_large_messages_is_begun_anew_every_64_mib(direct: tuple[RabbitLink, Recorder], node: Node) -> None:
+    """What is in it is in the broker's memory as well."""
+    link, events = direct
+    for number in range(20):
+        link.publish(work(number, bytes(4 << 20)))
+    for _ in range(20):
+        events.next(Confirmed)
+    logs = list(node.folder.rglob("*.wal"))
+    assert logs
+    assert max(log.stat().st_size for log in logs) < (64 + 8) << 20
+
+
 def set_memory_limit(node: Node, share: str) -> None:
     """Raise or end the memory alarm of a node."""
     rabbitmq = find_rabbitmq()

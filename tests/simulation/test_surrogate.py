@@ -1,7 +1,6 @@
 """The quadratic surrogate against numbers worked out by hand."""
 
 import hashlib
-import threading
 
 import msgspec
 import numpy as np
@@ -12,6 +11,7 @@ from broker.errors import FedqueueError
 from broker.messages import Announcement
 from deploy.simulation.surrogate import Surrogate
 from tests.simulation.small import run
+from tests.site_worker.drafts import done
 
 PLAN = [("steps", 2.0), ("batch_size", 1.0), ("learning_rate", 0.5)]
 
@@ -26,10 +26,10 @@ def test_two_steps_of_a_half_go_three_quarters_of_the_way() -> None:
     optimum = learning.optima[0]
     model = np.array([1.0, -1.0], dtype=np.float32)
     residual = np.array([0.5, 0.0], dtype=np.float32)
-    trained = learning.rounds("S1").run(announced(learning), model, residual, threading.Event())
-    delta = decoded("float32", trained.made.payload, 2)
+    trained = done(learning.rounds("S1"), announced(learning), model, residual=residual)
+    delta = decoded("float32", trained.payload, 2)
     assert delta == pytest.approx((optimum - model) * 0.75 + residual, rel=1e-6)
-    assert trained.made.payload_digest == hashlib.sha256(trained.made.payload).digest()
+    assert trained.made.payload_digest == hashlib.sha256(trained.payload).digest()
     assert dict(trained.made.metrics)["loss"] == pytest.approx(float(np.dot(optimum - model, optimum - model)) / 2)
 
 
@@ -37,14 +37,14 @@ def test_a_proximal_term_ends_short_of_the_optimum() -> None:
     """mu = 1 halves the way; with a rate of a half one step goes all of that, and the second changes nothing."""
     learning = Surrogate.drawn(["S1"], 2, spread=1.0, seed=0)
     asked = msgspec.structs.replace(announced(learning), plan=[*PLAN, ("proximal", 1.0)])
-    trained = learning.rounds("S1").run(asked, learning.initial, learning.initial, threading.Event())
-    assert decoded("float32", trained.made.payload, 2) == pytest.approx(learning.optima[0] * 0.5, rel=1e-6)
+    trained = done(learning.rounds("S1"), asked, learning.initial)
+    assert decoded("float32", trained.payload, 2) == pytest.approx(learning.optima[0] * 0.5, rel=1e-6)
 
 
 def test_a_round_of_which_nothing_is_kept_fails_in_a_sentence() -> None:
     learning = Surrogate.drawn(["S1"], 2, spread=1.0, seed=0)
     with pytest.raises(FedqueueError, match="Nothing of the round of version 0 is kept"):
-        learning.rounds("S1").run(announced(learning), None, learning.initial, threading.Event())
+        done(learning.rounds("S1"), announced(learning), None)
 
 
 def test_the_error_is_the_distance_from_the_mean_in_units_of_the_spread() -> None:

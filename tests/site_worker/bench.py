@@ -29,10 +29,11 @@ from broker.messages import (
 )
 from broker.weights import Layout, model_digest
 from site_worker.availability import Availability
-from site_worker.effects import KeepModelPart, KeepNonce, Mark, NoteActivity, NoteSeen, Settle, Store, Trained
+from site_worker.effects import KeepModelPart, KeepNonce, Mark, NoteActivity, NoteSeen, NoteSent, Settle, Store, Trained
 from site_worker.loop import SiteLoop
 from site_worker.models import ModelFolder
 from site_worker.outbox import Made, Outbox
+from tests.site_worker.drafts import drafted
 
 Vector = NDArray[np.float32]
 MODEL = np.arange(4, dtype=np.float32)
@@ -44,7 +45,7 @@ PROBE_S = 30.0
 def made(sequence: int = 0, *, base: int = 0, payload: bytes = b"payload", at: float = 100.0) -> Made:
     return Made(
         sequence, base, bytes(32), 10, 5, 4, (("auc", 0.5),), "float32", hashlib.sha256(payload).digest(), at, 0.5,
-        len(payload), payload,
+        len(payload),
     )  # fmt: skip
 
 
@@ -55,12 +56,14 @@ def model_of(version: int) -> Vector:
 
 def store(outbox: Outbox, effect: Any) -> None:
     match effect:
-        case Store(update, residual):
-            outbox.store(update, residual)
+        case Store(update):
+            outbox.store(update)
         case Settle(settled, at):
             outbox.settle(settled, at=at)
         case Mark(sequences, published):
             outbox.mark(sequences, published=published)
+        case NoteSent(sequence, parts):
+            outbox.note_sent(sequence, parts)
         case KeepNonce(nonce):
             outbox.next_nonce(nonce)
         case NoteSeen(version, digest):
@@ -164,7 +167,8 @@ class Site:
         return self.trained(announcement)
 
     def trained(self, announcement: Announcement, payload: bytes = b"payload") -> list[Any]:
-        return self.feed(Trained(made(base=announcement.version, payload=payload, at=self.now), None))
+        drafted(self.outbox, payload)
+        return self.feed(Trained(made(base=announcement.version, payload=payload, at=self.now)))
 
     def confirm(self, sequence: int, part: int = 0) -> list[Any]:
         return self.feed(Confirmed(("update", sequence, part)))

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from broker.messages import Announcement
 from broker.weights import model_digest
-from site_worker.effects import Trained
 from site_worker.model import initial_weights
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Settings
 from site_worker.tasks.task import Split, Task
 from tests.site_worker.bench import Aggregator
+from tests.site_worker.drafts import Done, done
 
 Vector = NDArray[np.float32]
 VERSION = 7
@@ -85,14 +85,13 @@ class After(threading.Event):
         return self.left < 0
 
 
-def outcome(trained: Trained) -> tuple[Any, ...]:
+def outcome(trained: Done) -> tuple[Any, ...]:
     """All of an update that must be the same: bits and numbers, not times."""
     made, residual = trained.made, trained.residual
     numbers = (made.base_version, made.examples, made.steps, made.held_out, made.metrics, made.codec)
-    return (*numbers, made.payload, made.local, None if residual is None else residual.tobytes())
+    return (*numbers, made.error, trained.payload, trained.local, None if residual is None else residual.tobytes())
 
 
 def undisturbed(asked: Announcement, model: Vector, given: Task | None = None, **settings: Any) -> tuple[Any, ...]:
     """What a round comes to if nothing happens to it."""
-    residual = np.zeros(len(model), dtype=np.float32)
-    return outcome(rounds(None, given, **settings).run(asked, model, residual, threading.Event()))
+    return outcome(done(rounds(None, given, **settings), asked, model))

@@ -2,7 +2,6 @@
 
 import logging
 import random
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from torch import nn
 
 from broker.errors import StorageError
 from broker.messages import Announcement
+from broker.weights import Layout, map_model, save_model
 from site_worker.checkpoint import Asked, RoundKeeper
 from site_worker.descent import Progress, State
 from site_worker.training import Stopped, TrainingError
+from tests.site_worker.drafts import done
 from tests.site_worker.practice import (
     After,
     Vector,
@@ -47,7 +48,7 @@ def asked(model: Vector) -> Announcement:
 def kept(tmp_path: Path, asked: Announcement, model: Vector) -> Path:
     """A site's folder with a round stopped before step 5."""
     with pytest.raises(Stopped):
-        rounds(tmp_path).run(asked, model, np.zeros_like(model), After(4))
+        done(rounds(tmp_path), asked, model, stopping=After(4))
     return tmp_path
 
 
@@ -59,10 +60,7 @@ def steps_taken(folder: Path, asked: Announcement, model: Vector | None, **setti
         losses.append(1)
         return task().loss(scores, labels)
 
-    size = rounds(None).layout.size
-    trained = rounds(folder, task(loss=loss), **settings).run(
-        asked, model, np.zeros(size, dtype=np.float32), threading.Event()
-    )
+    trained = done(rounds(folder, task(loss=loss), **settings), asked, model)
     return len(losses), outcome(trained)
 
 
@@ -99,6 +97,45 @@ def test_a_damaged_file_costs_the_steps_and_nothing_else(
     assert (kept / "round.aside" / name).is_file()
 
 
+def in_file(path: Path, model: Vector) -> Vector:
+    """A model as a download leaves it: in a file, mapped."""
+    save_model(path, rounds(None).layout, model)
+    return map_model(path)[1]
+
+
+def test_a_model_that_lies_in_a_file_is_kept_as_another_name_of_it(
+    tmp_path: Path, asked: Announcement, model: Vector
+) -> None:
+    file = tmp_path / "7.safetensors"
+    with pytest.raises(Stopped):
+        done(rounds(tmp_path), asked, in_file(file, model), stopping=After(4))
+    assert file.samefile(tmp_path / "round" / "base.safetensors")
+    file.unlink()
+    assert steps_taken(tmp_path, asked, None) == (5, undisturbed(asked, model))
+
+
+@pytest.mark.parametrize("how", ["raw", "other layout", "no link", "gone"])
+def test_a_model_whose_file_cannot_be_kept_is_copied(
+    tmp_path: Path, asked: Announcement, model: Vector, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "7.safetensors"
+    base = in_file(file, model)
+    match how:
+        case "raw":
+            model.tofile(tmp_path / "raw")
+            base = np.memmap(tmp_path / "raw", dtype=np.float32, mode="c")
+        case "other layout":
+            save_model(file, Layout.of({"w": model}), model)
+        case "no link":
+            monkeypatch.setattr(Path, "hardlink_to", failing)
+        case "gone":
+            file.unlink()
+    with pytest.raises(Stopped):
+        done(rounds(tmp_path), asked, base, stopping=After(4))
+    assert (tmp_path / "round" / "base.safetensors").stat().st_nlink == 1
+    assert steps_taken(tmp_path, asked, None) == (5, undisturbed(asked, model))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_no_kept_round(kept: Path, asked: Announcement, model: Vector, name: str) -> None:
     (kept / "round" / name).unlink()
@@ -114,7 +151,7 @@ def test_without_its_state_the_kept_model_is_still_begun_from(kept: Path, asked:
 def test_without_its_model_nothing_can_be_continued(kept: Path, asked: Announcement, model: Vector) -> None:
     corrupted(kept / "round" / "base.safetensors", "cut")
     with pytest.raises(TrainingError, match="fetch its model again"):
-        rounds(kept).run(asked, None, np.zeros_like(model), threading.Event())
+        done(rounds(kept), asked, None)
     assert rounds(kept).unfinished() is None
 
 
@@ -158,16 +195,14 @@ def test_a_state_of_another_network_with_the_same_layout_is_put_aside(
             super().__init__(*noisy())
             self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
 
-    trained = rounds(kept, task(model=Counting)).run(asked, model, np.zeros_like(model), threading.Event())
+    trained = done(rounds(kept, task(model=Counting)), asked, model)
     assert trained.made.steps == 9
     assert "its tensors are not those of this task and plan" in caplog.text
 
 
 def test_a_round_that_left_the_numbers_is_not_continued(kept: Path, asked: Announcement, model: Vector) -> None:
     with pytest.raises(TrainingError, match="at step 5"):
-        rounds(kept, task(loss=lambda scores, _: scores.mean() * float("nan"))).run(
-            asked, model, np.zeros_like(model), threading.Event()
-        )
+        done(rounds(kept, task(loss=lambda scores, _: scores.mean() * float("nan"))), asked, model)
     assert rounds(kept).unfinished() is None
 
 
@@ -175,13 +210,13 @@ def test_a_second_one_put_aside_takes_the_place_of_the_first(kept: Path, asked: 
     for version in (8, 9):
         other = msgspec.structs.replace(asked, version=version)
         with pytest.raises(Stopped):
-            rounds(kept).run(other, model, np.zeros_like(model), After(1))
+            done(rounds(kept), other, model, stopping=After(1))
     assert sorted(path.name for path in kept.iterdir()) == ["round", "round.aside"]
     found = msgspec.json.decode((kept / "round.aside" / "announcement.json").read_bytes(), type=Asked)
     assert found.announcement.version == 8
 
 
-def failing(_path: Any) -> Any:
+def failing(*_: Any) -> Any:
     raise OSError(28, "No space left on device")
 
 
@@ -193,22 +228,23 @@ def test_a_full_disk_is_logged_once_and_training_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("site_worker.checkpoint.written_whole", failing)
-    trained = rounds(tmp_path, checkpoint_s=1e-9).run(asked, model, np.zeros_like(model), threading.Event())
+    monkeypatch.setattr("broker.tensorfile.written_whole", failing)
+    trained = done(rounds(tmp_path, checkpoint_s=1e-9), asked, model)
     assert outcome(trained) == undisturbed(asked, model)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert said.startswith("the round goes on without being kept: ")
     assert said.endswith("announcement.json could not be written: No space left on device.")
     with pytest.raises(Stopped):
-        rounds(tmp_path).run(asked, model, np.zeros_like(model), After(2))
+        done(rounds(tmp_path), asked, model, stopping=After(2))
 
 
 def test_a_disk_that_fills_up_leaves_what_was_kept_before(
     kept: Path, asked: Announcement, model: Vector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
-        full.setattr("site_worker.checkpoint.written_whole", failing)
+        full.setattr("broker.tensorfile.written_whole", failing)
         with pytest.raises(Stopped):
-            rounds(kept).run(asked, None, np.zeros_like(model), After(2))
+            done(rounds(kept), asked, None, stopping=After(2))
     assert steps_taken(kept, asked, None) == (5, undisturbed(asked, model))
 
 

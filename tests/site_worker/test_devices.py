@@ -22,6 +22,7 @@ from site_worker.model import initial_weights
 from site_worker.plan import Plan
 from site_worker.settings import Folder
 from site_worker.training import Outcome, Stopped, Trainer
+from tests.site_worker.drafts import done
 from tests.site_worker.practice import After, announcement, outcome, plan, rounds, start, task
 
 CUDA = torch.cuda.is_available()
@@ -146,9 +147,9 @@ def test_a_step_whose_gradients_overflow_in_fp16_is_not_taken() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_a_round_on_cuda_is_stopped_and_continued(tmp_path: Path, precision: str) -> None:
     model = start()
-    asked, zeros = announcement(rounds(None), model, plan=plan(optimizer=1.0, patience=9.0)), np.zeros_like(model)
+    asked = announcement(rounds(None), model, plan=plan(optimizer=1.0, patience=9.0))
     settings: dict[str, Any] = {"device": "cuda", "precision": precision}
     with pytest.raises(Stopped):
-        rounds(tmp_path, **settings).run(asked, model, zeros, After(4))
-    again = outcome(rounds(tmp_path, **settings).run(asked, None, zeros, threading.Event()))
-    assert again == outcome(rounds(None, **settings).run(asked, model, zeros, threading.Event()))
+        done(rounds(tmp_path, **settings), asked, model, stopping=After(4))
+    again = outcome(done(rounds(tmp_path, **settings), asked, None))
+    assert again == outcome(done(rounds(None, **settings), asked, model))

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ from aggregator.settings import Plan as Asked
 from site_worker.joining import create
 from site_worker.settings import Bounds, Folder, Settings
 from site_worker.tasks.task import Task, load_task
+from tests.site_worker.drafts import done
 from tests.site_worker.practice import announcement, rounds, start
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def check_it_trains(task: Task) -> None:
     local = rounds(None, task)
     assert local.greeting().examples == 16
     model = start(task)
-    made = local.run(announcement(local, model), model, np.zeros_like(model), threading.Event()).made
+    made = done(local, announcement(local, model), model).made
     assert (made.steps, made.examples, made.held_out) == (9, 16, 4)
 
 

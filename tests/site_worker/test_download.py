@@ -139,6 +139,18 @@ def test_a_cut_transfer_goes_on_after_the_last_part_that_is_here(aggregator: Agg
     assert np.array_equal(models.make(again.legs), BIG)
 
 
+def test_of_a_model_that_was_written_again_only_the_missing_parts_are_kept(aggregator: Aggregator) -> None:
+    models = ModelMemory(LAYOUT)
+    first, second, _ = aggregator.model(announced(aggregator), model=BIG)
+    take(download(aggregator, models), models, first, second)
+    again = download(aggregator, models, offset=500)
+    assert again.offset() == 500
+    parts = aggregator.model(announced(aggregator, offset=500), model=BIG)
+    assert take(again, models, *parts) == [2]
+    assert not again.evicted
+    assert np.array_equal(models.make(again.legs), BIG)
+
+
 def test_a_gap_where_it_would_go_on_means_that_the_rest_was_evicted(aggregator: Aggregator) -> None:
     models = ModelMemory(LAYOUT)
     first, _, third = aggregator.model(announced(aggregator), model=BIG)

@@ -16,12 +16,14 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
 
 from broker.errors import StorageError, UsageError
-from site_worker.model import SiteModel, initial_weights, packed, unpacked
+from site_worker.model import SiteModel, initial_weights
 from site_worker.outbox import Outbox
 from site_worker.plan import Plan
 from site_worker.tasks.synthetic import tiny
 from site_worker.tasks.task import Split, Task
+from site_worker.tensors import packed, unpacked
 from site_worker.training import Outcome, Trainer
+from tests.site_worker.drafts import done, stored
 from tests.site_worker.practice import announcement, outcome, plan, rounds, start, task
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -152,15 +154,15 @@ def test_weights_of_another_model_are_refused(weights: Weights) -> None:
 
 def test_tied_tensors_of_any_dtype_can_be_packed_and_come_back() -> None:
     one = {"a": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(3), "m": torch.tensor([True])}
-    back = unpacked(packed(one))
+    back = unpacked(b"".join(packed(one)))
     assert {name: (tensor.dtype, tensor.tolist()) for name, tensor in back.items()} == {
         "a": (torch.bfloat16, [1, 1]),
         "n": (torch.int64, 3),
         "m": (torch.bool, [True]),
     }
-    assert (packed({}), unpacked(b"")) == (b"", {})
+    assert ([*packed({})], unpacked(b"")) == ([], {})
     with pytest.raises(StorageError, match="damaged in its outbox"):
-        unpacked(packed(one)[:-1])
+        unpacked(b"".join(packed(one))[:-1])
 
 
 def test_a_tied_model_trains_and_keeps_its_tie() -> None:
@@ -176,17 +178,16 @@ def test_a_tied_model_trains_and_keeps_its_tie() -> None:
 
 def test_what_stays_is_stored_with_the_update_and_used_after_a_restart(tmp_path: Path) -> None:
     model, outbox = start(), Outbox(tmp_path / "outbox.db")
-    zeros = np.zeros_like(model)
     asked = announcement(rounds(None), model)
     after = announcement(rounds(None), model, version=8)
     same_process, restarted = rounds(tmp_path), rounds(tmp_path)
-    first = same_process.run(asked, model, zeros, threading.Event())
-    repeated = outcome(restarted.run(after, model, zeros, threading.Event()))  # nothing is stored yet
-    outbox.store(first.made.numbered(1), None)
-    second = outcome(same_process.run(after, model, zeros, threading.Event()))
-    assert outcome(restarted.run(after, model, zeros, threading.Event())) == second
+    first = done(same_process, asked, model)
+    repeated = outcome(done(restarted, after, model))  # nothing is stored yet
+    stored(outbox, first.made.numbered(1), first.payload, local=first.local)
+    second = outcome(done(same_process, after, model))
+    assert outcome(done(restarted, after, model)) == second
     assert second != repeated
-    assert unpacked(first.made.local)["1.num_batches_tracked"].item() == 9
+    assert unpacked(first.local)["1.num_batches_tracked"].item() == 9
     outbox.close()
 
 
@@ -195,4 +196,4 @@ def test_a_task_that_keeps_nothing_stores_nothing() -> None:
     model = start(plain)
     local = rounds(None, plain)
     asked = announcement(local, model, plan=plan(steps=2.0))
-    assert local.run(asked, model, np.zeros_like(model), threading.Event()).made.local == b""
+    assert done(local, asked, model).local == b""

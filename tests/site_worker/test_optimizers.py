@@ -113,13 +113,14 @@ def test_a_parameter_that_the_loss_does_not_reach_stays_where_it_is() -> None:
 ROUND = """
 import sys
 from pathlib import Path
+from tests.site_worker.drafts import done
 from tests.site_worker.practice import After, announcement, plan, rounds, shuffled, start
 from site_worker.training import Stopped
 model = start()
 asked = announcement(rounds(None), model, plan=plan(optimizer=2.0, schedule=1.0, clip_norm=1.0, patience=2.0))
 for stop in (After(4), After(99)):
     try:
-        rounds(Path(sys.argv[1]), shuffled(), precision="bf16").run(asked, model, 0 * model, stop)
+        done(rounds(Path(sys.argv[1]), shuffled(), precision="bf16"), asked, model, stopping=stop)
     except Stopped:
         pass
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])

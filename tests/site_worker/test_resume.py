@@ -1,11 +1,9 @@
 """A round that was stopped or killed at any step and continued gives the bits of one that nothing happened to."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from torch.utils.data import DataLoader, default_collate
 
@@ -14,6 +12,7 @@ from site_worker.checkpoint import KeptRound
 from site_worker.outbox import Outbox
 from site_worker.tasks.task import Split, Task
 from site_worker.training import Stopped, TrainingError
+from tests.site_worker.drafts import done, stored
 from tests.site_worker.practice import (
     STEPS,
     After,
@@ -46,20 +45,15 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.fixture
-def zeros() -> Vector:
-    return np.zeros(len(start()), dtype=np.float32)
-
-
 def interrupted(folder: Path, asked: Announcement, model: Vector, steps: int, make: Callable[[], Task] = task) -> None:
     with pytest.raises(Stopped, match=f"before step {steps + 1} of"):
-        rounds(folder, make()).run(asked, model, np.zeros(len(model), dtype=np.float32), After(steps))
+        done(rounds(folder, make()), asked, model, stopping=After(steps))
 
 
 @pytest.mark.parametrize("make", [task, shuffled])
 @pytest.mark.parametrize("name", PLANS)
 def test_stopped_at_any_step_and_continued_it_is_the_same_round(
-    tmp_path: Path, name: str, make: Callable[[], Task], zeros: Vector
+    tmp_path: Path, name: str, make: Callable[[], Task]
 ) -> None:
     model = start()
     asked = announcement(rounds(None), model, plan=PLANS[name])
@@ -69,24 +63,24 @@ def test_stopped_at_any_step_and_continued_it_is_the_same_round(
         interrupted(folder, asked, model, steps, make)
         again = rounds(folder, make())
         assert again.unfinished() == asked
-        assert outcome(again.run(asked, None, zeros, threading.Event())) == expected
+        assert outcome(done(again, asked, None)) == expected
 
 
 @pytest.mark.parametrize("name", ["adamw", "patient"])
-def test_stopped_after_every_single_step_it_is_the_same_round(tmp_path: Path, name: str, zeros: Vector) -> None:
+def test_stopped_after_every_single_step_it_is_the_same_round(tmp_path: Path, name: str) -> None:
     model = start()
     asked = announcement(rounds(None), model, plan=PLANS[name])
     expected = undisturbed(asked, model)
     interrupted(tmp_path, asked, model, 1)
     for steps in range(2, expected[2]):
         with pytest.raises(Stopped, match=f"before step {steps + 1} "):
-            rounds(tmp_path).run(asked, None, zeros, After(1))
-    assert outcome(rounds(tmp_path).run(asked, None, zeros, threading.Event())) == expected
+            done(rounds(tmp_path), asked, None, stopping=After(1))
+    assert outcome(done(rounds(tmp_path), asked, None)) == expected
 
 
 @pytest.mark.parametrize("writes", [1, 2, 5, STEPS])
 def test_killed_it_goes_on_from_what_was_kept_last(
-    tmp_path: Path, writes: int, zeros: Vector, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, left = start(), [writes]
     asked = announcement(rounds(None), model, plan=PLANS["adamw"])
@@ -100,7 +94,7 @@ def test_killed_it_goes_on_from_what_was_kept_last(
 
     monkeypatch.setattr(KeptRound, "write", dying)
     with pytest.raises(Killed):
-        rounds(tmp_path, checkpoint_s=1e-9).run(asked, model, zeros, threading.Event())
+        done(rounds(tmp_path, checkpoint_s=1e-9), asked, model)
     monkeypatch.setattr(KeptRound, "write", honest)
     taken = list[int]()
 
@@ -109,30 +103,30 @@ def test_killed_it_goes_on_from_what_was_kept_last(
         return task().loss(scores, labels)
 
     again = rounds(tmp_path, task(loss=noting))
-    assert outcome(again.run(asked, None, zeros, threading.Event())) == undisturbed(asked, model)
+    assert outcome(done(again, asked, None)) == undisturbed(asked, model)
     assert len(taken) == STEPS - writes  # nothing is trained twice, and nothing evaluated again
 
 
-def test_the_model_given_again_is_not_trained_from_twice(tmp_path: Path, zeros: Vector) -> None:
+def test_the_model_given_again_is_not_trained_from_twice(tmp_path: Path) -> None:
     model = start()
     asked = announcement(rounds(None), model)
     interrupted(tmp_path, asked, model, 4)
     elsewhere = announcement(rounds(None), model, offset=999, issued_at=77.0)  # announced again after a restart
     with pytest.raises(Stopped, match="before step 7 of"):
-        rounds(tmp_path).run(elsewhere, model, zeros, After(2))
+        done(rounds(tmp_path), elsewhere, model, stopping=After(2))
 
 
-def test_a_round_in_mixed_precision_is_continued_too(tmp_path: Path, zeros: Vector) -> None:
+def test_a_round_in_mixed_precision_is_continued_too(tmp_path: Path) -> None:
     model = start()
     asked = announcement(rounds(None), model, plan=PLANS["adam"])
     with pytest.raises(Stopped):
-        rounds(tmp_path, precision="bf16").run(asked, model, zeros, After(4))
+        done(rounds(tmp_path, precision="bf16"), asked, model, stopping=After(4))
     expected = undisturbed(asked, model, precision="bf16")
-    assert outcome(rounds(tmp_path, precision="bf16").run(asked, None, zeros, threading.Event())) == expected
+    assert outcome(done(rounds(tmp_path, precision="bf16"), asked, None)) == expected
     assert expected != undisturbed(asked, model)
 
 
-def test_a_round_of_many_passes_is_continued_in_the_pass_where_it_stopped(tmp_path: Path, zeros: Vector) -> None:
+def test_a_round_of_many_passes_is_continued_in_the_pass_where_it_stopped(tmp_path: Path) -> None:
     def counting() -> Task:
         loader: DataLoader[Any] = DataLoader(table(8), batch_size=4, collate_fn=collate)
         return task(split=lambda _: Split(loader, table(8)))
@@ -145,49 +139,50 @@ def test_a_round_of_many_passes_is_continued_in_the_pass_where_it_stopped(tmp_pa
     asked = announcement(rounds(None), model)
     interrupted(tmp_path, asked, model, 7, counting)  # three passes of two batches, and one batch of the fourth
     read.clear()
-    rounds(tmp_path, counting()).run(asked, None, zeros, threading.Event())
+    done(rounds(tmp_path, counting()), asked, None)
     assert len(read) == 1 + 2  # that batch once more, then the rest
 
 
-def test_where_nothing_is_kept_there_is_nothing_to_continue(tmp_path: Path, zeros: Vector) -> None:
+def test_where_nothing_is_kept_there_is_nothing_to_continue(tmp_path: Path) -> None:
     local, model = rounds(tmp_path), start()
     assert local.unfinished() is None
     local.forget()
     with pytest.raises(TrainingError, match="Nothing of the round of version 7 is kept; fetch its model again"):
-        local.run(announcement(local, model), None, zeros, threading.Event())
+        done(local, announcement(local, model), None)
 
 
-def test_a_short_round_that_is_not_stopped_writes_nothing(tmp_path: Path, zeros: Vector) -> None:
+def test_a_short_round_that_is_not_stopped_writes_nothing(tmp_path: Path) -> None:
     local, model = rounds(tmp_path), start()
-    local.run(announcement(local, model), model, zeros, threading.Event())
+    done(local, announcement(local, model), model)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kept_round_whose_update_is_stored_is_obsolete(tmp_path: Path, zeros: Vector) -> None:
+def test_a_kept_round_whose_update_is_stored_is_obsolete(tmp_path: Path) -> None:
     model = start()
     asked = announcement(rounds(None), model)
     interrupted(tmp_path, asked, model, 4)
     outbox = Outbox(tmp_path / "outbox.db")
-    finished = rounds(tmp_path).run(asked, None, zeros, threading.Event())
-    outbox.store(finished.made.numbered(1), None)  # and killed before forget
+    finished = done(rounds(tmp_path), asked, None)
+    stored(outbox, finished.made.numbered(1), finished.payload)  # and killed before forget
     again = rounds(tmp_path)
     assert again.unfinished() is None
     assert not (tmp_path / "round").exists()
     outbox.close()
 
 
-def test_what_was_refused_may_be_trained_and_kept_again(tmp_path: Path, zeros: Vector) -> None:
+def test_what_was_refused_may_be_trained_and_kept_again(tmp_path: Path) -> None:
     model = start()
     asked = announcement(rounds(None), model)
     outbox = Outbox(tmp_path / "outbox.db")
-    outbox.store(rounds(tmp_path).run(asked, model, zeros, threading.Event()).made.numbered(1), None)
+    refused = done(rounds(tmp_path), asked, model)
+    stored(outbox, refused.made.numbered(1), refused.payload)
     outbox._database.execute("UPDATE updates SET state = 'refused'")
     interrupted(tmp_path, asked, model, 2)
     assert rounds(tmp_path).unfinished() == asked
     outbox.close()
 
 
-def test_what_is_forgotten_is_gone(tmp_path: Path, zeros: Vector) -> None:
+def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     model = start()
     asked = announcement(rounds(None), model)
     interrupted(tmp_path, asked, model, 4)
@@ -197,7 +192,7 @@ def test_what_is_forgotten_is_gone(tmp_path: Path, zeros: Vector) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_time_spent_before_the_stop_counts(tmp_path: Path, zeros: Vector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_spent_before_the_stop_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("site_worker.rounds.time.monotonic", lambda: now[0])
     model = start()
@@ -208,5 +203,5 @@ def test_time_spent_before_the_stop_counts(tmp_path: Path, zeros: Vector, monkey
         return task().loss(scores, labels)
 
     interrupted(tmp_path, asked, model, 4, lambda: task(loss=slow))
-    made = rounds(tmp_path, task(loss=slow)).run(asked, None, zeros, threading.Event()).made
+    made = done(rounds(tmp_path, task(loss=slow)), asked, None).made
     assert made.training_s == 2.0 * (1 + STEPS)

@@ -13,6 +13,7 @@ from site_worker.download import STALLED_S, legs_to
 from site_worker.effects import KeepModelPart, NoteSeen, Store, Train, TrainingFailed
 from site_worker.loop import RETRY_S
 from tests.site_worker.bench import MODEL, Aggregator, Site, made, only
+from tests.site_worker.drafts import stored
 
 STREAM = "fq.fed.models"
 
@@ -67,7 +68,7 @@ def test_a_crash_before_the_store_trains_again_and_after_it_does_not(connected: 
     connected.boot()
     connected.up()
     training(connected, 0)
-    connected.outbox.store(made(1, base=announcement.version), None)  # killed between store and ack
+    stored(connected.outbox, made(1, base=announcement.version))  # killed between store and ack
     connected.boot()
     connected.up()
     assert only(announce(connected, 0)[2], Ack)

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -15,10 +14,10 @@ from torch import nn
 import site_worker
 from broker.errors import UsageError
 from site_worker.__main__ import cli
-from site_worker.effects import Trained
 from site_worker.settings import Folder
 from site_worker.tasks.task import load_task
 from site_worker.training import Plan, Trainer, initial_weights
+from tests.site_worker.drafts import Done, done
 from tests.site_worker.practice import STEPS, announcement, rounds
 from tests.site_worker.practice import task as practised
 
@@ -155,11 +154,11 @@ def test_what_is_called_later_is_told_with_its_line_too(tmp_path: Path, where: s
         everything(load_task(f"{file}:task", {}))
 
 
-def everything(task: Any) -> Trained:
+def everything(task: Any) -> Done:
     local = rounds(None, task)
     local.greeting()
     model = local.layout.flatten(initial_weights(task))
-    return local.run(announcement(local, model), model, np.zeros_like(model), threading.Event())
+    return done(local, announcement(local, model), model)
 
 
 @pytest.mark.parametrize(

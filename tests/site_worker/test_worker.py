@@ -1,6 +1,8 @@
 """The worker's driver: it stops when told, whatever it waits for, and a task's own mistakes end in a sentence."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +14,11 @@ from broker.drive import Inbox, drive
 from broker.errors import StorageError, UsageError
 from broker.identity import PrivateKey
 from broker.messages import Party
-from site_worker.effects import NoteActivity, Train, TrainingFailed
+from site_worker.draft import Draft
+from site_worker.effects import Halt, Halted, NoteActivity, Train, Trained, TrainingFailed
 from site_worker.outbox import Outbox
 from site_worker.worker import Performer, described
+from tests.site_worker.bench import made
 
 
 class Full(Outbox):
@@ -97,3 +101,42 @@ def test_a_mistake_that_names_its_remedy_is_passed_on() -> None:
 
     with pytest.raises(UsageError, match=r"^Install it\.$"):
         described(wrong)
+
+
+def drafting(_asked: Any, _model: Any, draft: Draft, _stopping: threading.Event) -> Trained:
+    draft.add_payload(b"payload")
+    draft.close()
+    return Trained(made())
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_an_update_that_finds_no_room_waits_for_it_or_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    outbox, inbox = Outbox(tmp_path / "outbox.db"), Inbox()
+    rounds = SimpleNamespace(run=drafting, layout=SimpleNamespace(size=3), unfinished=lambda: None)
+    driver = performer(outbox, rounds, threading.Event(), inbox)
+    refused = list[str]()
+    honest = Outbox._transaction
+
+    @contextmanager
+    def full(self: Outbox) -> Iterator[Any]:
+        refused.append("")
+        if not room or len(refused) <= 4:
+            raise StorageError("disk full")
+        with honest(self) as database:
+            yield database
+
+    monkeypatch.setattr("site_worker.worker.DISK_RETRY_S", 0.0 if room else 600.0)
+    monkeypatch.setattr(Outbox, "_transaction", full)
+    announcement: Any = None
+    driver.stage([Train(announcement, ()), *([] if room else [Halt()])])
+    driver.flush()
+    told = inbox.get(30)
+    assert told == (Trained(made()) if room else Halted(None))
+    driver.join()
+    monkeypatch.undo()
+    if room:
+        outbox.store(made(1))
+        assert outbox.part(1, 0) == b"payload"
+    outbox.close()
