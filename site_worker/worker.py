@@ -173,6 +173,7 @@ class Performer:
             settled=effect.settled,
             made_at=made.made_at,
             training_s=made.training_s,
+            error=made.error or 0.0,
         )
         sealed = self._party.seal(fields, to=AGGREGATOR, body=body)
         self._link.publish(Outgoing(updates_exchange(self._party.federation), self._names.update_key, sealed, token))

@@ -57,10 +57,11 @@ def _same_bits(federation: Federation) -> None:
     _, snapshot = load_model(federation.aggregator.snapshot(newest["digest"]))
     _, exported = load_model(file)
     assert exported.tobytes() == snapshot.tobytes()
-    np.testing.assert_allclose(exported, _added_by_hand(federation), rtol=1e-4, atol=1e-5)
+    with closing(Journal(federation.aggregator.journal_file)) as journal:
+        np.testing.assert_allclose(exported, _added_by_hand(federation, journal), rtol=1e-4, atol=1e-5)
 
 
-def _added_by_hand(federation: Federation) -> NDArray[np.float64]:
+def _added_by_hand(federation: Federation, journal: Journal) -> NDArray[np.float64]:
     """Version 0 plus, for every version, sum(n_i s(tau_i) delta_i) / sum(n_i) over its updates."""
     _, first = load_model(federation.path / "initial.safetensors")
     model = first.astype(np.float64)
@@ -69,7 +70,8 @@ def _added_by_hand(federation: Federation) -> NDArray[np.float64]:
         total, examples = np.zeros_like(model), 0
         query = "SELECT * FROM updates WHERE ordinal > ? AND ordinal <= ? ORDER BY ordinal"
         for row in federation.journal(query, done, version[0]):
-            delta = decoded(row["codec"], row["payload"], len(model)).astype(np.float64)
+            payload = journal.payload(row["ordinal"])
+            delta = decoded(payload.codec, payload.pieces(0), len(model)).astype(np.float64)
             total += row["examples"] * row["weight"] * delta
             examples += row["examples"]
         model += total / examples
