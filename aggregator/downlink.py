@@ -21,11 +21,11 @@ import numpy as np
 from aggregator.publications import NOTHING, Published
 from aggregator.settings import Folder
 from broker.codecs import Vector, chosen
-from broker.differences import KEYFRAME_CODEC, difference, keyframe, led_on
+from broker.differences import KEYFRAME_CODEC, Stretches, difference, keyframe, led_on
 from broker.errors import StorageError, UsageError
 from broker.files import written_whole
 from broker.messages import part_bounds
-from broker.weights import Layout, map_model, save_model, save_stretches
+from broker.weights import FileVector, Layout, save_model, save_stretches
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Downlink:
         difference = self._difference(wanted, held, base)
         if not wanted.key:
             return [difference]
-        _, held = map_model(self._folder.published(wanted.version))
+        held = FileVector(self._folder.published(wanted.version))
         return [difference, self._keyframe(wanted, held, difference.digest)]
 
     def part(self, row: Published, part: int) -> bytes | None:
@@ -86,14 +86,14 @@ class Downlink:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _held(self, wanted: Wanted) -> Vector | None:
+    def _held(self, wanted: Wanted) -> Stretches | None:
         """What sites hold of the newest version that was published; None if nothing, or if the file is gone."""
         if wanted.base is None:
             return None
         if wanted.base.digest == wanted.digest:
             return wanted.model
         with suppress(UsageError, StorageError):
-            return map_model(self._folder.published(wanted.base.version))[1]
+            return FileVector(self._folder.published(wanted.base.version))
         return None
 
     def _keep_whole(self, wanted: Wanted) -> None:
@@ -106,11 +106,11 @@ class Downlink:
         except OSError:
             save_model(path, self._layout, wanted.model)
 
-    def _keyframe(self, wanted: Wanted, held: Vector, digest: bytes) -> Published:
+    def _keyframe(self, wanted: Wanted, held: Stretches, digest: bytes) -> Published:
         size = _write(self._folder.payload(wanted.version, NOTHING), keyframe(held))
         return Published(wanted.version, NOTHING, digest, b"", KEYFRAME_CODEC, size, 0.0, wanted.at)
 
-    def _difference(self, wanted: Wanted, held: Vector, base: Published) -> Published:
+    def _difference(self, wanted: Wanted, held: Stretches, base: Published) -> Published:
         path = self._folder.payload(wanted.version, base.version)
         codec, form = chosen(wanted.codec).name, self._layout.form
         size = _write(path, difference(wanted.codec, wanted.model, held, form))
@@ -124,7 +124,7 @@ class Downlink:
 class _Seen:
     """Looks at what sites will hold while it goes by: its digest, and how far it is from the model."""
 
-    def __init__(self, model: Vector, held: Vector, layout_digest: bytes) -> None:
+    def __init__(self, model: Vector, held: Stretches, layout_digest: bytes) -> None:
         self._model, self._held = model, held
         self.digest = hashlib.sha256(layout_digest)
         self._left_out = self._due = 0.0
