@@ -21,13 +21,14 @@ MAX_LEAP: Final = 100_000
 class Terms:
     """What an update is held against: `form` is the model's, `digests` maps every version to its model's digest.
 
-    `max_staleness` is in versions, None for no limit.
+    `version` is the newest, whose model may not be made yet. `max_staleness` is in versions, None for no limit.
     """
 
     task: str
     form: Form
     digests: Mapping[int, bytes]
     limits: Limits
+    version: int
     max_staleness: int | None = None
 
 
@@ -39,7 +40,7 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"base version {update.base_version} was never published")
     if terms.digests[update.base_version] != update.base_digest:
         raise RefusedUpdate(f"its base is not this federation's version {update.base_version}")
-    staleness = max(terms.digests) - update.base_version
+    staleness = terms.version - update.base_version
     if terms.max_staleness is not None and staleness > terms.max_staleness:
         raise RefusedUpdate(
             f"its base, version {update.base_version}, is {staleness} versions old; this federation takes at most "

@@ -48,7 +48,7 @@ class Downlink:
     """See the module's docstring."""
 
     def __init__(self, folder: Folder, layout: Layout) -> None:
-        self._folder, self._layout = folder, layout
+        self.folder, self._layout = folder, layout
 
     def encode(self, wanted: Wanted) -> list[Published]:
         """Write what is to be published of a version; StorageError if the disk will not have it.
@@ -66,14 +66,14 @@ class Downlink:
         difference = self._difference(wanted, held, base)
         if not wanted.key:
             return [difference]
-        held = FileVector(self._folder.published(wanted.version))
+        held = FileVector(self.folder.published(wanted.version))
         return [difference, self._keyframe(wanted, held, difference.digest)]
 
     def part(self, row: Published, part: int) -> bytes | None:
         """One part of what `encode` has written; None if the file is gone."""
         first, size = part_bounds(part)
         try:
-            with self._folder.payload(*row.name).open("rb") as file:
+            with self.folder.payload(*row.name).open("rb") as file:
                 file.seek(first)
                 return file.read(size) or None
         except OSError:
@@ -81,8 +81,8 @@ class Downlink:
 
     def clean(self, row: Published) -> None:
         """All of it is in the stream: remove what is no longer needed. A file that stays costs room only."""
-        older = (path for path in self._folder.published_files() if path[0] < row.version)
-        for path in (self._folder.payload(*row.name), *(path for _, path in older)):
+        older = (path for path in self.folder.published_files() if path[0] < row.version)
+        for path in (self.folder.payload(*row.name), *(path for _, path in older)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -93,30 +93,30 @@ class Downlink:
         if wanted.base.digest == wanted.digest:
             return wanted.model
         with suppress(UsageError, StorageError):
-            return FileVector(self._folder.published(wanted.base.version))
+            return FileVector(self.folder.published(wanted.base.version))
         return None
 
     def _keep_whole(self, wanted: Wanted) -> None:
         """What sites hold is the model itself: its snapshot, under a second name, if it is on the disk."""
-        path = self._folder.published(wanted.version)
+        path = self.folder.published(wanted.version)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         try:
-            path.hardlink_to(self._folder.snapshot(wanted.digest))
+            path.hardlink_to(self.folder.snapshot(wanted.digest))
         except OSError:
             save_model(path, self._layout, wanted.model)
 
     def _keyframe(self, wanted: Wanted, held: Stretches, digest: bytes) -> Published:
-        size = _write(self._folder.payload(wanted.version, NOTHING), keyframe(held))
+        size = _write(self.folder.payload(wanted.version, NOTHING), keyframe(held))
         return Published(wanted.version, NOTHING, digest, b"", KEYFRAME_CODEC, size, 0.0, wanted.at)
 
     def _difference(self, wanted: Wanted, held: Stretches, base: Published) -> Published:
-        path = self._folder.payload(wanted.version, base.version)
+        path = self.folder.payload(wanted.version, base.version)
         codec, form = chosen(wanted.codec).name, self._layout.form
         size = _write(path, difference(wanted.codec, wanted.model, held, form))
         seen = _Seen(wanted.model, held, self._layout.digest)
         coming = seen.through(led_on(codec, _pieces(path), held, form))
-        save_stretches(self._folder.published(wanted.version), self._layout, coming)
+        save_stretches(self.folder.published(wanted.version), self._layout, coming)
         digest = seen.digest.digest()
         return Published(wanted.version, base.version, digest, base.digest, codec, size, seen.error, wanted.at)
 

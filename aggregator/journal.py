@@ -2,6 +2,8 @@
 
 The model is a fold over table `updates` in the order of `ordinal`: version v is the model v-1 stepped with the updates
 whose ordinals are above `through_ordinal` of v-1 and at most that of v (the view `merged` says it per update).
+The row of a version is there when it is decided on, with the update that made it due; its `digest` is empty until its
+vectors are there too, which the next version waits for.
 Acceptance and deduplication are the same insert: (site, incarnation, sequence) is unique.
 
 The journal belongs to one process; others open it read-only. Methods that write run inside the caller's transaction.
@@ -117,7 +119,8 @@ class Accepted:
 class VersionRow:
     """A version of the model; `rule` is the aggregation that made it, as JSON.
 
-    `state` is the digest of what the strategy keeps besides the model, None if it keeps nothing.
+    `digest` is b"" while the version is made. `state` is the digest of what the strategy keeps besides the model, where
+    that was saved with a snapshot; None if it was not, or if it keeps nothing.
     """
 
     version: int
@@ -235,6 +238,16 @@ class Journal:
                 "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?)",
                 (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at, row.state),
             )
+
+    def note_made(self, version: int, digest: bytes) -> None:
+        """The vectors of a version are there."""
+        with storing(str(self.path)):
+            self._database.execute("UPDATE versions SET digest = ? WHERE version = ?", (digest, version))
+
+    def note_state(self, version: int, digest: bytes) -> None:
+        """What the strategy keeps was saved beside the snapshot of a version."""
+        with storing(str(self.path)):
+            self._database.execute("UPDATE versions SET state = ? WHERE version = ?", (digest, version))
 
     def add_rule(self, row: RuleRow) -> None:
         """Decide by which aggregation the versions after `row.version` are made."""

@@ -1,8 +1,11 @@
 """The aggregator without I/O: one event in, state changed, effects out, in the order in which they must happen.
 
-For an update that order is: journal, then ack, then receipt. For a version: snapshot, then journal, then stream, then
-announcement. A kill between any two of these loses nothing: what was not acked comes again and is found in the
-journal; what was not announced is announced at the next start.
+For an update that order is: journal, then ack, then receipt. For a version: journal, then its vectors, its digest into
+the journal, then stream, then announcement. A kill between any two of these loses nothing: what was not acked comes
+again and is found in the journal; what was not made or announced is at the next start.
+
+Work on vectors is done beside the loop (aggregator/workshop.py), in the order in which it was asked for; meanwhile
+updates are taken, and count from the version that is being made.
 
 The loop reads the journal (kept parts, settled sequences) but never writes it: writing is an effect.
 """
@@ -15,7 +18,19 @@ from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
-from aggregator.effects import Decided, Encoded, KeepPart, Refuse, Registry, Ruled, SetFact
+from aggregator.effects import (
+    Decided,
+    Encoded,
+    Failed,
+    KeepPart,
+    Moved,
+    OutOfRoom,
+    Refuse,
+    Registry,
+    Ruled,
+    Saved,
+    SetFact,
+)
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import Publication
@@ -102,6 +117,8 @@ class AggregatorLoop:
                 return self._on_delivery(event, now)
             case Confirmed() | Consuming() | Encoded():
                 return self._on_publishing(event)
+            case Moved() | Saved() | Failed() | OutOfRoom():
+                return self._on_work(event, now)
             case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
@@ -115,6 +132,18 @@ class AggregatorLoop:
                 return self._publication.consuming(event)
             case Encoded():
                 return self._publication.encoded(event)
+
+    def _on_work(self, event: Moved | Saved | Failed | OutOfRoom, now: float) -> Effects:
+        match event:
+            case Moved():  # its model is encoded, if it shall be, before it is moved on
+                made = self._rounds.moved(event) + self._publication.begin()
+                return [*made, *self._publication.ask(), *self._close(now)]
+            case Saved():
+                return self._rounds.saved(event, now)
+            case OutOfRoom(reason):
+                return [self._link_fact(now, disk=reason)]
+            case Failed(error):
+                raise error
 
     def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
@@ -173,11 +202,12 @@ class AggregatorLoop:
         return effects + (self._receipts.leave() if self._attendance.connected else [])
 
     def _close(self, now: float) -> Effects:
+        """What is due: a snapshot of the newest version, and the decision on the next."""
+        saving = self._rounds.save(now)
         closed = self._rounds.close(self._attendance.present, self._attendance.sites, now)
-        if not closed:
-            return []
-        self._budgets.fix(self._attendance.sites)
-        return closed + self._publication.begin()
+        if closed:
+            self._budgets.fix(self._attendance.sites)
+        return saving + closed
 
     # ---- what sites send
 

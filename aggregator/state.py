@@ -15,11 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from aggregator.strategies import Source
 from broker.errors import StorageError
-from broker.files import written_whole
+from broker.tensorfile import Entry, write_tensors
 
 Vector = NDArray[np.float32]
 _NUMBERS: Final = "numbers"
@@ -48,12 +47,9 @@ class State:
         return state.digest()
 
     def save(self, path: Path) -> None:
-        """Write it so that after any crash either the whole file is there or nothing is."""
-        try:
-            with written_whole(path) as temporary:
-                save_file(dict(self.vectors), temporary, metadata={_NUMBERS: self._numbers()})
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"The strategy's state could not be written to {path}: {error}.") from error
+        """Write it, as whoever reads it again holds it against its digest."""
+        entries = [_entry(name, vector) for name, vector in self.vectors.items()]
+        write_tensors(path, entries, {_NUMBERS: self._numbers()}, sync=False)
 
     def _numbers(self) -> str:
         return json.dumps(
@@ -62,6 +58,10 @@ class State:
 
 
 NOTHING: Final = State()
+
+
+def _entry(name: str, vector: Vector) -> Entry:
+    return Entry(name, "F32", vector.shape, lambda: [np.ascontiguousarray(vector, dtype="<f4").data.cast("B")])
 
 
 def load_state(path: Path, digest: bytes | None) -> State:

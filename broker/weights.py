@@ -122,13 +122,18 @@ def model_digest(layout_digest: bytes, vector: Vector) -> bytes:
     return state.digest()
 
 
-def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is."""
+def save_model(
+    path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None, sync: bool = True
+) -> None:
+    """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is.
+
+    Without `sync` only a crash of this process is meant, not one of the machine.
+    """
 
     def entry(name: str, values: Vector) -> Entry:
         return Entry(name, "F32", values.shape, lambda: [_bytes_of(values)])
 
-    write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata)
+    write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata, sync=sync)
 
 
 def save_stretches(

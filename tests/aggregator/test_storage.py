@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aggregator.opening import replay, restore
-from aggregator.settings import Aggregation
+from aggregator.opening import prune_snapshots, replay, restore
+from aggregator.settings import Aggregation, Storage
 from aggregator.storage import bound_journal
 from broker.errors import StorageError, UsageError
 from tests.aggregator.bench import Bench
@@ -31,9 +31,11 @@ def bench(make_bench: MakeBench) -> Bench:
     return made
 
 
-def bound(bench: Bench, most_bytes: int, *, keep: int = 3) -> None:
+def bound(bench: Bench, most_bytes: int) -> None:
+    """With the newest three snapshots on the disk, and version 0's."""
+    prune_snapshots(bench.journal, bench.place, keep=3)
     bench.journal.begin()
-    bound_journal(bench.journal, bench.place, bench.journal.versions()[-keep:], most_bytes=most_bytes)
+    bound_journal(bench.journal, bench.place, most_bytes=most_bytes)
     bench.journal.commit()
 
 
@@ -94,10 +96,19 @@ def test_the_anchors_snapshot_is_never_pruned(bench: Bench) -> None:
 
 
 def test_an_anchor_needs_its_snapshot(bench: Bench) -> None:
-    rows = bench.journal.versions()
-    bench.place.snapshot(rows[6].digest).unlink()
+    prune_snapshots(bench.journal, bench.place, keep=3)
+    bench.place.snapshot(bench.journal.versions()[6].digest).unlink()
     bound(bench, 1)
     assert bench.journal.anchor() == 7
+
+
+def test_a_service_bounds_its_journal_by_itself(make_bench: MakeBench) -> None:
+    bench = make_bench(aggregation=PATIENT, storage=Storage(journal_gb=3e-7))
+    bench.start()
+    run(bench, *"ABABABABABABABABABAB")
+    assert bench.journal.anchor() > 0
+    assert bench.journal.payload_bytes() < 600
+    assert all(one.same for one in replay(bench.journal, bench.place))
 
 
 def test_a_strategy_that_folds_former_models_keeps_everything(make_bench: MakeBench) -> None:
