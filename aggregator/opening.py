@@ -112,7 +112,10 @@ def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
     first, versions = versions[journal.anchor()], versions[journal.anchor() :]
-    _, fold = restore(journal, folder, Aggregation(), at_version=first.version)
+    if first.version:
+        _, fold = restore(journal, folder, Aggregation(), at_version=first.version)
+    else:
+        fold = _fold_at(journal, folder, *load_model(folder.snapshot(first.digest)), first)
     yield Replayed(first, (), (fold.digest, fold.state.digest) == (first.digest, first.state))
     for row, updates in _folding(journal, fold, versions):
         members = tuple((one.site, one.sequence, one.staleness) for one in updates)
