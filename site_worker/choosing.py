@@ -28,13 +28,13 @@ WORTH: Final = 0.1  # of the training time: what sending may take without anybod
 SAMPLES, SAMPLE = 16, 1 << 14
 
 
-def choose(asked: str, delta: Stretch, form: Form, past: Past | None, *, training_s: float, private: bool) -> str:
-    """What `asked` comes to for a round that took `training_s` and has learned `delta`."""
+def choose(asked: str, delta: Stretch, form: Form, past: Past | None, *, private: bool) -> str:
+    """What `asked` comes to for a round that has learned `delta`; `past` is of the rounds before it."""
     if asked != AUTO:
         return asked
     if private or form.size <= SMALL:
         return "int8"
-    if past is not None and past.bytes_per_s and FINE_BYTES * form.size / past.bytes_per_s <= WORTH * training_s:
+    if past is not None and past.bytes_per_s and FINE_BYTES * form.size / past.bytes_per_s <= WORTH * past.training_s:
         return FINE
     if all(len(shape) < 2 for shape in form.shapes):
         return "top5"

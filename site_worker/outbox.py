@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 from broker.database import open_database, open_readonly, storing
 from site_worker.draft import Draft, Residual, Row
-from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, SCHEMA, SETTLED, UPGRADES, VERSION
+from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, PARAMETERS, SCHEMA, SETTLED, UPGRADES, VERSION
 from site_worker.past import Past
 
 State = Literal["waiting", "accepted", "refused"]
@@ -134,7 +134,12 @@ class Outbox:
                 for table, number, body in rows:
                     database.execute(INSERT[table], (sequence, number, body))
 
-        patiently(lambda: self._delete(*DRAFTS))
+        def begin() -> None:
+            self._delete(*DRAFTS)
+            with self._transaction() as database:
+                database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (PARAMETERS, str(size).encode()))
+
+        patiently(begin)
         return Draft(self.residual(size), lambda rows: patiently(lambda: write(rows)), past=self.past())
 
     def store(self, made: Made) -> None:
@@ -219,14 +224,15 @@ class Outbox:
         return int(self._rows("SELECT sent FROM updates WHERE sequence = ?", sequence)[0]["sent"])
 
     def past(self) -> Past | None:
-        """How the newest update was written, and how fast the newest that was published went."""
-        newest = self._rows("SELECT choice, backlog FROM updates ORDER BY sequence DESC LIMIT 1")
+        """How the newest update came to be, and how fast the newest that was published went."""
+        newest = self._rows("SELECT choice, backlog, training_s FROM updates ORDER BY sequence DESC LIMIT 1")
         rates = self._rows(
             "SELECT payload_bytes / took_s AS rate FROM updates WHERE took_s > 0 ORDER BY sequence DESC LIMIT 1"
         )
         if not newest or newest[0]["choice"] is None:
             return None
-        return Past(newest[0]["choice"], newest[0]["backlog"] or 0.0, rates[0]["rate"] if rates else None)
+        rate = rates[0]["rate"] if rates else None
+        return Past(newest[0]["choice"], newest[0]["backlog"] or 0.0, newest[0]["training_s"], rate)
 
     def waiting(self) -> dict[int, tuple[int, bool]]:
         """Unsettled sequences in order, with their payload's bytes and whether the broker has confirmed them."""

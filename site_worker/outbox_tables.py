@@ -7,6 +7,7 @@ a draft. The residual and the tensors that stay are those of the newest update; 
 from typing import Final
 
 VERSION: Final = 3
+PARAMETERS: Final = "parameters"  # the fact of how many the model has that the newest draft was of
 _ROWS: Final = """
 CREATE TABLE payloads (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
     UNIQUE (sequence, part));

@@ -117,7 +117,7 @@ class LocalRounds:
         begun, outcome = self.learn(announcement, model, stopping)
         try:
             delta, form = learned(self.layout, outcome.weights, begun.base), self.layout.form
-            choice = choose(asked, delta, form, draft.past, training_s=begun.spent_s(), private=False)
+            choice = choose(asked, delta, form, draft.past, private=False)
             written = compress(choice, delta, form, draft)
         except TrainingError:
             self.forget()

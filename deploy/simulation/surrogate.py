@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from broker.messages import Announcement, Hello
 from broker.weights import Layout
+from site_worker.choosing import choose
 from site_worker.compression import compress
 from site_worker.draft import Draft
 from site_worker.effects import Trained
@@ -55,7 +56,12 @@ class SurrogateRounds:
         away = self.optimum - model
         loss = float(np.dot(away, away)) / 2
         away = away * np.float32(_part_of_the_way(plan))
-        written = compress(codec, lambda start, stop: away[start:stop].copy(), self.layout.form, draft)
+        form = self.layout.form
+
+        def delta(start: int, stop: int) -> Vector:
+            return away[start:stop].copy()
+
+        written = compress(choose(codec, delta, form, draft.past, private=False), delta, form, draft)
         draft.close()
         made = Made(
             0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),),
