@@ -57,16 +57,20 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
 
 
 class Check:
-    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment."""
+    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment.
 
-    def __init__(self, update: UpdatePart, terms: Terms) -> None:
-        self._update, self._limits = update, terms.limits
+    `digest` is that of the whole payload, where somebody has taken it.
+    """
+
+    def __init__(self, update: UpdatePart, terms: Terms, *, digest: bytes | None = None) -> None:
+        self._update, self._limits, self._known = update, terms.limits, digest
         self._decoder = Decoder(update.codec, terms.form)
         self._digest, self._bytes, self._squares = hashlib.sha256(), 0, 0.0
 
     def feed(self, piece: Bytes, *, begun: Bytes = b"") -> None:
         """The next piece; `begun` is what `drop` has let go before it. RefusedUpdate at the first thing wrong."""
-        self._digest.update(piece)
+        if self._known is None:
+            self._digest.update(piece)
         self._bytes += len(piece)
         try:
             for source in (begun, piece):
@@ -82,7 +86,8 @@ class Check:
 
     def finish(self) -> float:
         """The L2 norm of the delta."""
-        if self._bytes != self._update.payload_bytes or self._digest.digest() != self._update.payload_digest:
+        digest = self._known or self._digest.digest()
+        if self._bytes != self._update.payload_bytes or digest != self._update.payload_digest:
             raise RefusedUpdate("its parts are not the payload that was signed")
         try:
             self._decoder.finish()

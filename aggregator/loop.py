@@ -54,7 +54,7 @@ from broker.link import (
     Stuck,
     Up,
 )
-from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
+from broker.messages import AGGREGATOR, Announcement, Hello, Opened, Party, Peer, UpdatePart
 from broker.plan import PAUSED
 from broker.topology import models_stream, refused_queue, stream_bytes
 
@@ -216,29 +216,28 @@ class AggregatorLoop:
             return self._publication.read_back(delivery)
         site = delivery.queue.removeprefix(f"fq.{self._party.federation}.").removesuffix(".updates")
         try:
-            message, body = self._open(site, delivery)
-            effects = self._on_message(site, message, body, now)
+            effects = self._on_message(site, self._open(site, delivery), now)
         except WireError as error:
             effects = self._refuse(Refuse(site, None, None, str(error), len(delivery.body), now))
         return [*effects, Ack(delivery), *self._close(now)]
 
-    def _on_message(self, site: str, message: Message, body: bytes, now: float) -> Effects:
-        match message:
-            case UpdatePart():
-                return self._on_part(site, message, body, now)
-            case Hello():
-                return self._on_hello(site, message, now)
+    def _on_message(self, site: str, opened: Opened, now: float) -> Effects:
+        match opened.message:
+            case UpdatePart() as update:
+                return self._on_part(site, update, opened, now)
+            case Hello() as hello:
+                return self._on_hello(site, hello, now)
             case _:
                 raise WireError("A site sends updates and hellos, nothing else.")
 
-    def _open(self, site: str, delivery: Delivery) -> tuple[Message, bytes]:
+    def _open(self, site: str, delivery: Delivery) -> Opened:
         enrolled = self._attendance.sites.get(site)
         if enrolled is None:
             raise WireError(f"Site {site} is not enrolled.")
         if enrolled.account is not None and delivery.user_id != enrolled.account:
             raise WireError(f"It was published by account {delivery.user_id!r}, not by {enrolled.account!r}.")
         peer = Peer(self._party.federation, site, enrolled.key)
-        return peer.open(delivery.body, recipients=frozenset({AGGREGATOR}))
+        return peer.opened(delivery.body, recipients=frozenset({AGGREGATOR}))
 
     def _on_hello(self, site: str, hello: Hello, now: float) -> Effects:
         try:
@@ -254,7 +253,8 @@ class AggregatorLoop:
             return effects + self._publication.begin(key=True)
         return effects + self._publication.announcing.tell(site)
 
-    def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:
+    def _on_part(self, site: str, update: UpdatePart, opened: Opened, now: float) -> Effects:
+        body = opened.body
         settlement = self._receipts.of(site, update.incarnation, known=update.settled)
         if update.sequence > settlement.through + MAX_LEAP:
             raise WireError(f"Sequence {update.sequence} leaps over {MAX_LEAP} others.")
@@ -263,7 +263,7 @@ class AggregatorLoop:
         try:
             check_fields(update, self._rounds.terms)
             if update.parts == 1:
-                return self._accept(site, update, body, norm=self._measured(update, body), now=now)
+                return self._accept(site, update, body, norm=self._measured(update, opened), now=now)
             reception = self._receptions.of(site, update, self._rounds.terms)
             if update.part in reception.parts:
                 return []
@@ -278,9 +278,9 @@ class AggregatorLoop:
         self._receptions.over(site)
         return kept + self._accept(site, update, body, norm=norm, now=now)
 
-    def _measured(self, update: UpdatePart, payload: bytes) -> float:
-        check = Check(update, self._rounds.terms)
-        check.feed(payload)
+    def _measured(self, update: UpdatePart, opened: Opened) -> float:
+        check = Check(update, self._rounds.terms, digest=opened.digest)
+        check.feed(opened.body)
         return check.finish()
 
     def _accept(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Effects:
