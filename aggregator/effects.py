@@ -99,6 +99,13 @@ class AddPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """Make room in the journal, if all payloads take more than this: aggregator/storage.py."""
+
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotePublished:
     """Keep how far a publication is."""
 
@@ -199,8 +206,8 @@ class Ruled:
 
 
 StoreEffect = (
-    Accept | Refuse | KeepPart | AddVersion | NoteMade | NoteState | NoteSite | NotePresence | SetFact | AddPublished
-    | NotePublished | LosePublished
+    Bound | Accept | Refuse | KeepPart | AddVersion | NoteMade | NoteState | NoteSite | NotePresence | SetFact
+    | AddPublished | NotePublished | LosePublished
 )  # fmt: skip
 Work = Move | Save | Encode  # takes long: done in this order, one after the other, once its reasons are committed
 Done = Moved | Saved | Encoded

@@ -47,7 +47,9 @@ AGGREGATOR_TOML: Final = """\
 # for example FEDQUEUE_AGGREGATION__BUFFER_SIZE=4.
 federation = "{federation}"
 task = "{task}"              # the name all sites' tasks must have
-codec = "int8"               # what sites compress with: float32, bf16, int8, int4, sign, top5, top1, top0.1
+codec = "auto"               # what sites compress with: each chooses; or float32, bf16, int8, int8-coarse, int4, sign,
+                             # top5, top1, top0.1, lowrank, or lowrank-330 (330 times smaller; 10 to 10000)
+model_codec = "auto"         # how models go to the sites: small ones whole, of others what has changed since the last
 versions = 0                 # stop asking for training after so many versions; 0: until stopped
 
 [plan]                       # what a site does in one round

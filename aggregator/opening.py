@@ -62,6 +62,11 @@ def restore(
     versions = journal.versions()
     if at_version is not None and not 0 <= at_version < len(versions):
         raise UsageError(f"There is no version {at_version}; choose 0 to {len(versions) - 1}.")
+    if at_version is not None and 0 < at_version < journal.anchor():
+        raise UsageError(
+            f"Versions before {journal.anchor()} can no longer be made: the updates of which they consist were removed "
+            f"to make room. Choose version {journal.anchor()} to {len(versions) - 1}, or 0."
+        )
     if at_version is not None:
         versions = versions[: at_version + 1]
     if not versions:
@@ -99,13 +104,19 @@ class Replayed:
 
 
 def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
-    """Fold everything again from version 0, yielding every version with its (site, sequence, staleness) members."""
+    """Fold everything again, yielding every version with its (site, sequence, staleness) members.
+
+    From version 0, or from the anchor where payloads before it were removed (aggregator/storage.py).
+    """
     versions = journal.versions()
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
-    layout, model = load_model(folder.snapshot(versions[0].digest))
-    fold = _fold_at(journal, folder, layout, model, versions[0])
-    yield Replayed(versions[0], (), fold.digest == versions[0].digest)
+    first, versions = versions[journal.anchor()], versions[journal.anchor() :]
+    if first.version:
+        _, fold = restore(journal, folder, Aggregation(), at_version=first.version)
+    else:
+        fold = _fold_at(journal, folder, *load_model(folder.snapshot(first.digest)), first)
+    yield Replayed(first, (), (fold.digest, fold.state.digest) == (first.digest, first.state))
     for row, updates in _folding(journal, fold, versions):
         members = tuple((one.site, one.sequence, one.staleness) for one in updates)
         same = row.digest in (b"", fold.digest) and (row.state is None or row.state == fold.state.digest)
@@ -128,15 +139,19 @@ def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[S
 
 
 def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = SNAPSHOTS_KEPT) -> None:
-    """Keep version 0 and the newest snapshots that there are: everything else follows from the journal."""
+    """Keep version 0, the anchor and the newest snapshots that there are: everything else follows from the journal."""
     versions, files = journal.versions(), set(folder.models.glob("*.safetensors"))
-    there = [row for row in versions if _may_be_begun_from(row) and folder.snapshot(row.digest) in files]
-    kept = [versions[0], *there[-keep:]]
+    kept = [versions[0], versions[journal.anchor()], *snapshots(journal, folder)[-keep:]]
     wanted = {folder.snapshot(row.digest) for row in kept}
     wanted |= {folder.state(row.state) for row in kept if row.state is not None}
     for path in files - wanted:
         with suppress(OSError):  # a file that stays costs room only
             path.unlink()
+
+
+def snapshots(journal: Journal, folder: Folder) -> list[VersionRow]:
+    """The versions that have a snapshot with all that belongs to it, oldest first."""
+    return [row for row in journal.versions() if _may_be_begun_from(row) and folder.snapshot(row.digest).is_file()]
 
 
 def _may_be_begun_from(row: VersionRow) -> bool:

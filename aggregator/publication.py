@@ -21,7 +21,7 @@ from aggregator.effects import AddPublished, Encode, Encoded, LosePublished, Not
 from aggregator.fold import Fold
 from aggregator.publications import Published
 from aggregator.settings import Settings
-from broker.codecs import CODECS
+from broker.codecs import codec_named
 from broker.drive import Ack, Cancel, Consume, Publish
 from broker.errors import WireError
 from broker.link import Confirmed, Consuming, Delivery, Outgoing
@@ -193,7 +193,7 @@ class Publication:
 
     def _unfinished(self, row: Published, newest: Published) -> bool:
         """Whether to go on with a publication after a restart: not if models go out whole and there is a newer one."""
-        whole = CODECS[self._codec].lossless
+        whole = codec_named(self._codec).lossless
         return row.version == newest.version and not row.there and not (whole and self._fold.made > row.version)
 
     def _next(self) -> Effects:
@@ -217,7 +217,7 @@ class Publication:
     @property
     def _key_due(self) -> bool:
         """Whether the newest keyframe is old enough, where there are differences."""
-        if CODECS[self._codec].lossless:
+        if codec_named(self._codec).lossless:
             return False
         newest = max((row.version for row in self._rows.values() if row.keyframe and row.there), default=None)
         return newest is not None and self._fold.made - newest >= self._settings.keyframe_every

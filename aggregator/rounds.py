@@ -11,7 +11,19 @@ from collections.abc import Collection
 from typing import Any
 
 from aggregator.admission import Terms
-from aggregator.effects import Accept, AddVersion, Move, Moved, NoteMade, NoteSite, NoteState, Save, Saved, SetFact
+from aggregator.effects import (
+    Accept,
+    AddVersion,
+    Bound,
+    Move,
+    Moved,
+    NoteMade,
+    NoteSite,
+    NoteState,
+    Save,
+    Saved,
+    SetFact,
+)
 from aggregator.fold import Fold
 from aggregator.journal import Accepted, Journal, VersionRow
 from aggregator.memory import Contribution
@@ -159,7 +171,8 @@ class Rounds:
     def saved(self, event: Saved, now: float) -> Effects:
         """A snapshot is there; the next is due after a while."""
         self._save_at = now + self._settings.snapshot_every_s
-        return [] if event.state is None else [NoteState(event.version, event.state)]
+        most = round(self._settings.storage.journal_gb * 1e9)
+        return [*([] if event.state is None else [NoteState(event.version, event.state)]), Bound(most)]
 
     @property
     def _unsaved(self) -> bool:

@@ -23,6 +23,7 @@ from aggregator.effects import (
     Accept,
     AddPublished,
     AddVersion,
+    Bound,
     Decided,
     KeepPart,
     LosePublished,
@@ -44,6 +45,7 @@ from aggregator.loop import AggregatorLoop
 from aggregator.opening import reopen, rule_of, rule_text, sources_in
 from aggregator.rules import rule_in_force
 from aggregator.settings import Folder, Settings
+from aggregator.storage import bound_journal
 from aggregator.workshop import DISK_RETRY_S, Background, Workshop, put_away
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import StorageError
@@ -51,6 +53,7 @@ from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
 from broker.messages import AGGREGATOR, Party
+from broker.room import disk_trouble
 from broker.weights import Layout
 
 log = logging.getLogger(__name__)
@@ -110,7 +113,7 @@ class Performer:
             try:
                 step()
             except StorageError as error:
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - an operator reads a sentence, not a traceback
+                log.error("%s", disk_trouble(self._downlink.folder.path, error))  # noqa: TRY400 - an operator reads a sentence, not a traceback
                 self._journal.rollback()
                 if self._stopping.wait(DISK_RETRY_S):
                     raise
@@ -145,6 +148,8 @@ class Performer:
                 self._journal.note_made(version, digest)
             case NoteState(version, digest):
                 self._journal.note_state(version, digest)
+            case Bound(most_bytes):
+                bound_journal(self._journal, self._downlink.folder, most_bytes=most_bytes)
             case _:
                 self._note(effect)
 

@@ -20,7 +20,7 @@ from aggregator.optimizers import ServerOptimizer, optimizer_named
 from aggregator.shares import Share, share_named
 from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, Worth, strategy_named
-from broker.codecs import codec_named
+from broker.codecs import AUTO, require_choice
 from broker.errors import UsageError
 from broker.messages import MAX_DIFFERENCES
 from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -158,6 +158,12 @@ class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start_after_s: Seconds = 600.0
 
 
+class Storage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What may stay on the aggregator's disk: `journal_gb` of updates' payloads, 0 without a limit."""
+
+    journal_gb: Annotated[float, Meta(ge=0)] = 50.0
+
+
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What an update may be: beyond it, it is refused with a reason."""
 
@@ -178,8 +184,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     federation: str
     task: str
-    codec: str = "int8"
-    model_codec: str = "auto"
+    codec: str = AUTO
+    model_codec: str = AUTO
     keyframe_every: Annotated[int, Meta(ge=1, le=MAX_DIFFERENCES)] = 20
     versions: Annotated[int, Meta(ge=0)] = 0
     presence_s: Seconds = 5.0
@@ -188,20 +194,20 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     aggregation: Aggregation = Aggregation()
     start: Start = Start()
     limits: Limits = Limits()
+    storage: Storage = Storage()
     tls: Tls = Tls()
 
     def __post_init__(self) -> None:
         checked_name(self.federation, "Federation")
-        codec_named(self.codec)
-        if self.model_codec != "auto":
-            codec_named(self.model_codec)
+        require_choice(self.codec)
+        require_choice(self.model_codec)
         self.aggregation.build()
 
     def codec_of_models(self, parameters: int) -> str:
         """What differences between models are compressed with; a lossless codec means that models go out whole."""
-        if self.model_codec != "auto":
+        if self.model_codec != AUTO:
             return self.model_codec
-        return "float32" if 4 * parameters <= WHOLE_BYTES else "int8"
+        return "float32" if 4 * parameters <= WHOLE_BYTES else "int8-coarse"
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,20 @@
 
 import json
 import sqlite3
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from aggregator.control import FACT, parsed_control
 from aggregator.opening import rule_in
-from aggregator.settings import Aggregation, Folder
+from aggregator.settings import Aggregation, Folder, Storage
+from aggregator.transit import Transit, in_transit
 from broker.database import open_readonly
+from broker.errors import FedqueueError
 from broker.folderlock import running_process
+from broker.room import free_bytes, full_disk, used_bytes
+from broker.weights import map_model
 
 SiteState = Literal["away", "idle", "training", "behind", "removed"]
 BEHIND_AFTER: Final = 5
@@ -24,9 +29,10 @@ ORDER BY site
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """One hospital as the aggregator sees it. `base` and `staleness` are of its newest accepted update.
+    """One hospital as the aggregator sees it. `base`, `staleness` and `codec` are of its newest accepted update.
 
-    One that was removed is still named where it has left updates or refusals.
+    So are `smaller`, how many times smaller than 4 bytes a parameter that was, and `error`, what the codec left out,
+    relative to what it was given. A hospital that was removed is still named where it has left updates or refusals.
     """
 
     site: str
@@ -36,6 +42,24 @@ class SiteStatus:
     accepted: int
     refused: int
     last_seen: float | None
+    codec: str | None = None
+    smaller: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What the folder takes, of which `payload_bytes` are updates, and how much they may take (0: no limit).
+
+    `anchor` is the version from which on everything can be made again; `full` one sentence if there is no room.
+    """
+
+    used_bytes: int
+    free_bytes: int
+    payload_bytes: int
+    most_payload_bytes: int
+    anchor: int
+    full: str | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,8 @@ class Status:
     accepted: int
     refused: int
     sites: tuple[SiteStatus, ...]
+    transfers: tuple[Transit, ...]
+    disk: Disk
 
     def to_json(self) -> str:
         """For programs."""
@@ -76,6 +102,7 @@ def read_status(folder: Folder) -> Status:
         control = parsed_control(_one(database, "SELECT value FROM facts WHERE name = ?", FACT))
         asked = control.asks_for_training(version, versions=settings.versions)
         rule, accepted = _rule(database), _one(database, "SELECT count(*) FROM updates")
+        seen = _Seen(version, _parameters(database, folder), asked=asked)
         return Status(
             federation=settings.federation,
             running=running,
@@ -89,7 +116,9 @@ def read_status(folder: Folder) -> Status:
             buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
             accepted=accepted,
             refused=_one(database, "SELECT count(*) FROM refused"),
-            sites=tuple(_site(database, row, version, asked=asked) for row in database.execute(_ALL_SITES)),
+            sites=tuple(_site(database, row, seen) for row in database.execute(_ALL_SITES)),
+            transfers=in_transit(database),
+            disk=_disk(database, folder, settings.storage),
         )
     finally:
         database.close()
@@ -107,19 +136,45 @@ def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
     return [dict(row) for row in reversed(rows)]
 
 
-def _site(database: sqlite3.Connection, row: sqlite3.Row, version: int, *, asked: bool) -> SiteStatus:
+@dataclass(frozen=True)
+class _Seen:
+    """Against what a site is held: the newest version, how large models are if that is known, and `asked` to train?"""
+
+    version: int
+    parameters: int | None
+    asked: bool
+
+    def times_smaller(self, payload_bytes: int) -> float | None:
+        """Than 4 bytes a parameter; None if that is not known."""
+        return 4 * self.parameters / payload_bytes if self.parameters and payload_bytes else None
+
+
+def _parameters(database: sqlite3.Connection, folder: Folder) -> int | None:
+    """Of the model, by the snapshot that is always kept."""
+    digest = _one(database, "SELECT digest FROM versions WHERE version = 0")
+    with suppress(FedqueueError):
+        return map_model(folder.snapshot(digest or b""))[0].size
+    return None
+
+
+def _site(database: sqlite3.Connection, row: sqlite3.Row, seen: _Seen) -> SiteStatus:
     newest = database.execute(
-        "SELECT base_version, staleness FROM updates WHERE site = ? ORDER BY ordinal DESC LIMIT 1", (row["site"],)
+        "SELECT base_version, staleness, codec, payload_bytes, error FROM updates WHERE site = ?"
+        " ORDER BY ordinal DESC LIMIT 1",
+        (row["site"],),
     ).fetchone()
     base = None if newest is None else newest["base_version"]
     return SiteStatus(
         site=row["site"],
-        state=_state(row, base, version, asked=asked),
+        state=_state(row, base, seen.version, asked=seen.asked),
         base=base,
         staleness=None if newest is None else newest["staleness"],
         accepted=_one(database, "SELECT count(*) FROM updates WHERE site = ?", row["site"]),
         refused=_one(database, "SELECT count(*) FROM refused WHERE site = ?", row["site"]),
         last_seen=row["last_seen"],
+        codec=None if newest is None else newest["codec"],
+        smaller=None if newest is None else seen.times_smaller(newest["payload_bytes"]),
+        error=None if newest is None else newest["error"],
     )
 
 
@@ -134,6 +189,20 @@ def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> 
     if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
         return "behind"
     return "training"
+
+
+def _disk(database: sqlite3.Connection, folder: Folder, storage: Storage) -> Disk:
+    removing = _one(database, "SELECT count(*) FROM pragma_table_info('updates') WHERE name = 'removed'")
+    kept = "SELECT coalesce(sum(payload_bytes), 0) FROM updates WHERE NOT removed"
+    anchor = _one(database, "SELECT value FROM facts WHERE name = 'anchor'")
+    return Disk(
+        used_bytes=used_bytes(folder.path),
+        free_bytes=free_bytes(folder.path),
+        payload_bytes=_one(database, kept) if removing else 0,
+        most_payload_bytes=round(storage.journal_gb * 1e9),
+        anchor=0 if anchor is None else int(anchor),
+        full=full_disk(folder.path),
+    )
 
 
 def _rule(database: sqlite3.Connection) -> Aggregation:

@@ -17,12 +17,14 @@ from aggregator.journal import Journal
 from aggregator.opening import BASES_KEPT, SNAPSHOTS_KEPT, prune_snapshots
 from aggregator.settings import Folder
 from broker.errors import StorageError
+from broker.room import disk_trouble
 from broker.weights import Layout, save_model
 
 log = logging.getLogger(__name__)
 
 DISK_RETRY_S: Final = 2.0
 PRUNE_EVERY: Final = 10
+LARGE_BYTES, LARGE_KEPT = 256 << 20, 1  # and the one that is written next
 
 
 class Workshop:
@@ -42,10 +44,15 @@ class Workshop:
             case Encode(wanted):
                 return Encoded(tuple(self._downlink.encode(wanted)))
 
+    def trouble(self, error: StorageError) -> str:
+        """What to tell people while the disk will not have it."""
+        return disk_trouble(self._folder.path, error)
+
     def _save(self, save: Save) -> Saved:
         """Room first; the state before the snapshot: who finds this shall find that too."""
         if not save.bases or save.version % PRUNE_EVERY == 0:
-            prune_snapshots(self._journal, self._folder, keep=BASES_KEPT if save.bases else SNAPSHOTS_KEPT)
+            usual = SNAPSHOTS_KEPT if save.model.nbytes <= LARGE_BYTES else LARGE_KEPT
+            prune_snapshots(self._journal, self._folder, keep=BASES_KEPT if save.bases else usual)
         state = save.state.digest
         if state is not None:
             save.state.save(self._folder.state(state))
@@ -128,8 +135,9 @@ class Background:
             except StorageError as error:
                 if isinstance(work, Move):
                     raise
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - a sentence for an operator
-                self._tell(OutOfRoom(str(error)))
+                trouble = self._workshop.trouble(error)
+                log.error("%s", trouble)  # noqa: TRY400 - a sentence for an operator
+                self._tell(OutOfRoom(trouble))
                 waited = True
                 if self._stopping.wait(DISK_RETRY_S):
                     return None

@@ -33,8 +33,8 @@ ADMIN: Final = "admin"
 DAY_MS: Final = 24 * 60 * 60 * 1000
 
 # A hospital trains for hours with its announcement unacked, hence consumer_timeout. What quorum queues have written to
-# their log stays in the broker's memory until it is full: with RabbitMQ's 512 MB, 1 GB of updates took 1.1 GB, over
-# the limit set here; with 64 MiB it takes 0.4 GB, at the same speed.
+# their log stays in the broker's memory until the log is full: with RabbitMQ's 512 MB, 1 GB of updates took 1.1,
+# over the limit set here; with 64 MiB it takes 0.4, at the same speed.
 CONFIGURATION: Final = """\
 listeners.tcp.1 = {host}:{amqp}
 management.tcp.ip = {host}

@@ -67,6 +67,9 @@ def read_rows(aggregator: AggregatorFolder, sites: Sequence[SiteFolder]) -> tupl
                 waiting=own.waiting if own is not None else 0,
                 refused=seen.refused,
                 note=own.detail if own is not None else "",
+                codec=seen.codec,
+                smaller=seen.smaller,
+                error=seen.error,
             )
         )
     return status.version, rows

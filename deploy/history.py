@@ -15,7 +15,10 @@ SiteState = Literal["failed", "away", "idle", "training", "behind", "removed"]
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One line of the live view. `staleness` is that of the site's last accepted update."""
+    """One line of the live view. `staleness` is that of the site's last accepted update, as are the last three.
+
+    It was `smaller` so many times than 4 bytes a parameter; `error` is what the codec left out, relative to the whole.
+    """
 
     site: str
     state: SiteState
@@ -25,6 +28,9 @@ class SiteRow:
     waiting: int
     refused: int
     note: str = ""
+    codec: str | None = None
+    smaller: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)

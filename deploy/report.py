@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.errors import StorageError, UsageError
-from deploy.history import History, Merged, mean_by_version, printable
+from deploy.history import History, Merged, SiteRow, mean_by_version, printable
 
 LISTED: Final = 100  # rows of refusals, absences and publications; the rest is counted
 REASON_SIGNS: Final = 240
@@ -34,13 +34,19 @@ class Compared:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a site's accepted updates amount to; `share` is its part of the sum of all weights, in per cent."""
+    """What a site's accepted updates amount to; `share` is its part of the sum of all weights, in per cent.
+
+    `codec`, `smaller` and `error` are of the newest: see SiteRow.
+    """
 
     site: str
     updates: int
     examples: int
     staleness: float | None
     share: float
+    codec: str | None = None
+    smaller: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ def contributions(history: History) -> list[Contribution]:
     for one in history.merged:
         by_site[one.site].append(one)
     total = math.fsum(one.weight for one in history.merged) or 1.0
+    rows = {row.site: row for row in history.sites}
     return [
         Contribution(
             site=site,
@@ -164,9 +171,15 @@ def contributions(history: History) -> list[Contribution]:
             examples=sum(one.examples for one in own),
             staleness=sum(one.staleness for one in own) / len(own) if own else None,
             share=100 * math.fsum(one.weight for one in own) / total,
+            **_compression(rows.get(site)),
         )
         for site, own in by_site.items()
     ]
+
+
+def _compression(row: SiteRow | None) -> dict[str, Any]:
+    """How the newest update was compressed."""
+    return {} if row is None else {"codec": row.codec, "smaller": row.smaller, "error": row.error}
 
 
 def refusals(history: History) -> list[Refused]:

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -30,8 +29,10 @@ from safetensors import SafetensorError, safe_open
 from broker.errors import FedqueueError, StorageError
 from broker.files import written_whole
 from broker.messages import Announcement
-from broker.weights import Layout, load_model, model_digest, save_model
+from broker.tensorfile import write_tensors
+from broker.weights import Layout, map_model, model_digest, save_model
 from site_worker.descent import Progress, State
+from site_worker.tensors import bytes_of, entries
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class KeptRound:
         if announcement is None:
             return None
         try:
-            layout, base = load_model(self._base)
+            layout, base = map_model(self._base)
         except FedqueueError as error:
             self.put_aside(str(error))
             return None
@@ -135,10 +136,22 @@ class KeptRound:
         if self._written != asked.digest:
             self.forget()
             _write_bytes(self._announcement, msgspec.json.encode(asked))
-            save_model(self._base, self._layout, base)
+            self._write_base(base)
             self._written = asked.digest
         named = msgspec.structs.replace(facts, announcement=asked.digest, progress=state.progress)
         _write_state(self._state, named, state)
+
+    def _write_base(self, base: Vector) -> None:
+        """As another name of the model's file if it lies in one, else as a copy."""
+        source = _file_of(base, self._layout)
+        try:
+            if source is not None:
+                with written_whole(self._base) as temporary:
+                    temporary.hardlink_to(source)
+                return
+        except OSError as error:
+            log.info("%s cannot have another name, so it is copied: %s", source, error)
+        save_model(self._base, self._layout, base)
 
     def put_aside(self, why: str) -> None:
         """Move the folder out of the way, in place of what was put aside before."""
@@ -193,18 +206,26 @@ def _write_bytes(path: Path, data: bytes) -> None:
         raise StorageError(f"{path} could not be written: {error.strerror}.") from error
 
 
+def _file_of(base: Vector, layout: Layout) -> Path | None:
+    """The model file of this layout in which `base` is the vector, None if it lies in no such file."""
+    if not isinstance(base, np.memmap) or base.filename is None:
+        return None
+    path = Path(base.filename)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    found, vector = map_model(path)
+    whole = found == layout and isinstance(vector, np.memmap) and vector.offset == base.offset
+    return path if whole else None
+
+
 def _write_state(path: Path, facts: Facts, state: State) -> None:
     text = msgspec.json.encode(facts).decode()
     metadata = {"facts": text, "digest": _digest(text, state.tensors)}
-    try:
-        with written_whole(path) as temporary:
-            safetensors.torch.save_file(state.tensors, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} could not be written: {error}.") from error
+    write_tensors(path, entries(state.tensors), metadata)
 
 
 def _read_state(path: Path) -> tuple[Facts, State]:
-    """Facts and state; StorageError if one bit of the file is not as it was written."""
+    """Facts and state, which lies in the file; StorageError if one bit of it is not as it was written."""
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
@@ -223,5 +244,5 @@ def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         one = tensors[name]
         state.update(f"{name} {one.dtype} {tuple(one.shape)} ".encode())
-        state.update(one.reshape(-1).view(torch.uint8).numpy().data)
+        state.update(bytes_of(one))
     return state.hexdigest()

@@ -54,7 +54,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class State:
-    """All that the rest of a round depends on. Tensors are copies: model.*, best.*, and optimizer.* by position."""
+    """All that the rest of a round depends on: tensors model.*, best.*, and optimizer.* by position."""
 
     progress: Progress
     tensors: dict[str, Tensor]
@@ -153,16 +153,19 @@ class Descent:
     # ---- taking out and putting back
 
     def state(self) -> State:
-        """All of it after the last step, as copies on the processor."""
+        """All of it after the last step, live: the next step changes it."""
         progress = msgspec.structs.replace(
             self.progress, updates=self._optimizer.updates, scaler=self._scaler.state_dict()
         )
         tensors = {f"model.{name}": one for name, one in self._model.moving().items()}
         tensors |= {f"best.{name}": one for name, one in self._best.items()}
-        return State(progress, copies(tensors | self._slots()))
+        return State(progress, tensors | self._slots())
 
     def restore(self, state: State) -> None:
-        """Go on from a state; ForeignState if it is not one of this model and plan, and then nothing has changed."""
+        """Go on from a state, and let go of its tensors; ForeignState if it is not one of this model and plan.
+
+        Then nothing has changed.
+        """
         moving, slots = self._model.moving(), self._slots()
         expected = {f"model.{name}": one for name, one in moving.items()} | slots
         if state.progress.best_loss is not None:
@@ -170,13 +173,14 @@ class Descent:
         if {name: _form(one) for name, one in state.tensors.items()} != {n: _form(one) for n, one in expected.items()}:
             raise ForeignState("its tensors are not those of this task and plan")
         self._model.put(_under("model.", state.tensors))
-        self._best = _under("best.", state.tensors)
+        self._best = copies(_under("best.", state.tensors))
         for name, one in slots.items():
             one.copy_(state.tensors[name])
         self._optimizer.updates = state.progress.updates
         if state.progress.scaler:
             self._scaler.load_state_dict(state.progress.scaler)
         self._resume(msgspec.structs.replace(state.progress))
+        state.tensors.clear()
 
     def _slots(self) -> dict[str, Tensor]:
         slots = self._optimizer.slots.items()

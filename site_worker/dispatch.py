@@ -2,7 +2,8 @@
 
 A broker's confirm is not delivery: an operator can delete a queue with confirmed messages in it. So the worker says
 hello now and then. A hello follows the updates through the same queue; the receipt that answers it therefore speaks of
-every update that was published before it, and what it does not settle was lost and is published again.
+every update that was published before it, and what it does not settle was lost and is published again. Of an update in
+several parts it names those that are there: only the others are sent, also after a restart of either side.
 """
 
 from typing import Any, Final
@@ -10,9 +11,10 @@ from typing import Any, Final
 from broker.drive import Ack, Publish
 from broker.errors import WireError
 from broker.link import Delivery, Outgoing
-from broker.messages import AGGREGATOR, Hello, Party, Peer, Receipt, part_count
+from broker.messages import AGGREGATOR, Hello, Party, Peer, Receipt, part_bounds, part_count, parts_in
+from broker.progress import Progress
 from broker.topology import SiteNames, updates_exchange
-from site_worker.effects import KeepNonce, Mark, SendPart, Settle
+from site_worker.effects import KeepNonce, Mark, NoteSent, SendPart, Settle
 from site_worker.outbox import Outbox, Settled, State
 
 RETRY_S: Final = 5.0
@@ -30,10 +32,15 @@ class Dispatch:
         waiting = outbox.waiting()
         self._bytes = {sequence: size for sequence, (size, _) in waiting.items()}
         self._published = {sequence for sequence, (_, published) in waiting.items() if published}
+        self._confirmed = {one: set(range(outbox.sent(one))) for one in waiting if one not in self._published}
         self._made = outbox.last_sequence()
         self._settled_through = min(self._bytes, default=self._made + 1) - 1
         self._nonce = outbox.nonce()
         self._probed: set[int] = set()
+        self._probed_parts: dict[int, set[int]] = {}
+        self._progress: Progress | None = None
+        self._sent_from: float | None = None  # None where it was begun before a restart
+        self.now = 0.0
         self._answered = True
         self._hello_at: float | None = None
         self._said_at = 0.0
@@ -70,6 +77,7 @@ class Dispatch:
         """Say hello, which probes for everything the broker has confirmed so far."""
         self._nonce += 1
         self._probed, self._answered = set(self._published), False
+        self._probed_parts = {sequence: set(parts) for sequence, parts in self._confirmed.items()}
         self._said_at, self._hello_at = now, now + self._probe_s * PATIENCE
         g = self._greeting
         hello = Hello(
@@ -85,6 +93,7 @@ class Dispatch:
         """An update has been stored: send it when its turn comes."""
         self._made = sequence
         self._bytes[sequence] = payload_bytes
+        self._confirmed[sequence] = set()
         return self.send()
 
     def send(self) -> Effects:
@@ -94,22 +103,56 @@ class Dispatch:
         unpublished = [sequence for sequence in self._bytes if sequence not in self._published]
         if not unpublished:
             return []
-        self._sending = (min(unpublished), 0)
+        return self._send_of(min(unpublished))
+
+    def _send_of(self, sequence: int) -> Effects:
+        """The next part of an update that the broker does not have."""
+        parts, there = part_count(self._bytes[sequence]), self._confirmed[sequence]
+        missing = next((part for part in range(parts) if part not in there), None)
+        if missing is None:
+            return self._is_published(sequence)
+        if self._sending is None and not there:
+            self._sent_from = self.now
+        self._sending = (sequence, missing)
         return [SendPart(*self._sending, self._settled_through)]
 
-    def confirmed(self, token: Any) -> Effects:
+    def _is_published(self, sequence: int) -> Effects:
+        self._sending, self.trouble, self._progress = None, None, None
+        del self._confirmed[sequence]
+        self._published.add(sequence)
+        took_s = None if self._sent_from is None else self.now - self._sent_from
+        self._sent_from = None
+        return [Mark((sequence,), published=True, took_s=took_s), *self.send()]
+
+    def confirmed(self, token: Any, now: float) -> Effects:
         """The broker has a part: send the next, or the next update."""
         if token[0] != "update" or self._sending is None or token[1:] != self._sending:
             return []
         sequence, part = self._sending
-        if sequence in self._bytes and part + 1 < part_count(self._bytes[sequence]):
-            self._sending = (sequence, part + 1)
-            return [SendPart(*self._sending, self._settled_through)]
-        self._sending, self.trouble = None, None
+        self._sending = None
         if sequence not in self._bytes:
             return self.send()
-        self._published.add(sequence)
-        return [Mark((sequence,), published=True), *self.send()]
+        there, parts = self._confirmed[sequence], part_count(self._bytes[sequence])
+        there.add(part)
+        if len(there) == parts:
+            return self._is_published(sequence)
+        self._note_progress(sequence, now)
+        in_order = next(part for part in range(parts) if part not in there)
+        return [NoteSent(sequence, in_order), *self._send_of(sequence)]
+
+    def _note_progress(self, sequence: int, now: float) -> None:
+        """Of an update in several parts."""
+        done = min(len(self._confirmed[sequence]) * part_bounds(0)[1], self._bytes[sequence])
+        if self._progress is None or self._progress.total != self._bytes[sequence] or self._progress.done > done:
+            self._progress = Progress(self._bytes[sequence], now, done)
+        self._progress.add(done - self._progress.done, now=now)
+
+    @property
+    def under_way(self) -> str:
+        """What is being sent, where that takes several parts; "" otherwise."""
+        if self._sending is None or self._progress is None:
+            return ""
+        return f"sending update {self._sending[0]}: {self._progress}"
 
     def returned(self, token: Any, reason: str, now: float) -> None:
         """No queue takes what we send: wait for the coordinator to declare it again."""
@@ -137,6 +180,7 @@ class Dispatch:
         for one in settled:
             del self._bytes[one.sequence]
             self._published.discard(one.sequence)
+            self._confirmed.pop(one.sequence, None)
         self._settled_through = max(self._settled_through, receipt.through)
         effects: Effects = [Settle(settled, now)] if settled else []
         return [*effects, Ack(delivery), *self._answer(receipt, now), *self.send()]
@@ -170,4 +214,10 @@ class Dispatch:
         self._hello_at = now + self._probe_s
         lost = tuple(sorted(self._probed & self._published))
         self._published -= set(lost)
+        arrived = {sequence: parts_in(bits) for sequence, bits in receipt.arrived}
+        for sequence in lost:
+            self._confirmed[sequence] = arrived.get(sequence, set())
+        for sequence, parts in self._probed_parts.items():
+            if sequence in self._confirmed and sequence not in lost:
+                self._confirmed[sequence] -= parts - arrived.get(sequence, set())
         return [Mark(lost, published=False)] if lost else []

@@ -9,7 +9,7 @@ starts beyond the offset, or ends without the parts, means the model was evicted
 from collections.abc import Iterable
 from typing import Final
 
-from broker.codecs import CODECS, max_payload_bytes
+from broker.codecs import CODECS, Form, max_payload_bytes
 from broker.differences import KEYFRAME_CODEC
 from broker.errors import WireError
 from broker.link import Delivery
@@ -65,7 +65,7 @@ class Download:
         self.announcement, self._aggregator, self._models = announcement, aggregator, models
         self.legs = legs_to(announcement, models.held(), whole=whole)
         for leg in self.legs:
-            _require_sound(leg, announcement)
+            _require_sound(leg, models.form)
         here = {leg.name: models.parts(leg) for leg in self.legs}
         self._here = {name: dict(parts) for name, parts in here.items()}
         total = sum(leg.payload_bytes for leg in self.legs)
@@ -135,11 +135,11 @@ def _is_of(message: ModelPart, leg: Leg) -> bool:
     return (message.model_digest, message.base) == (leg.digest, leg.base_digest) and message.part < leg.parts
 
 
-def _require_sound(leg: Leg, announcement: Announcement) -> None:
+def _require_sound(leg: Leg, form: Form) -> None:
     if not leg.base_digest and leg.codec != KEYFRAME_CODEC:
         raise WireError(f"Models in codec {leg.codec!r} cannot be read by this version.")
     if leg.codec not in CODECS:
         raise WireError(f"Differences in codec {leg.codec!r} cannot be read by this version; upgrade.")
-    allowed = max_payload_bytes(leg.codec, announcement.parameters)
+    allowed = max_payload_bytes(leg.codec, form)
     if leg.payload_bytes > allowed or leg.parts != part_count(leg.payload_bytes):
         raise WireError("The announced model's size does not fit its parameters.")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.messages import PART_BYTES
+from site_worker.past import Past
 
 Vector = NDArray[np.float32]
 Bytes = bytes | bytearray | memoryview
@@ -55,11 +56,11 @@ NOTHING: Final = Residual(0, 0, lambda _: b"")
 class Draft:
     """See the module's docstring. `write` takes rows for good, in one go; one thread at a time.
 
-    `residual` is what the update before has left out.
+    `residual` is what the update before has left out, `past` how it was written.
     """
 
-    def __init__(self, residual: Residual, write: Callable[[Sequence[Row]], None]) -> None:
-        self.residual, self._write = residual, write
+    def __init__(self, residual: Residual, write: Callable[[Sequence[Row]], None], *, past: Past | None = None) -> None:
+        self.residual, self._write, self.past = residual, write, past
         self._payload = _Rows("payloads", PART_BYTES)
         self._left_out = _Rows("residual", 4 * RESIDUAL_ROW)
         self._local = _Rows("local", PART_BYTES)

@@ -29,10 +29,19 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Note what the broker has confirmed, or what must be published again."""
+    """Note what the broker has confirmed, and how long that took, or what must be published again."""
 
     sequences: tuple[int, ...]
     published: bool
+    took_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSent:
+    """Keep how many parts of an update the broker has, from the first on."""
+
+    sequence: int
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +133,4 @@ class Paused:
     paused: bool
 
 
-StoreEffect = Store | Settle | Mark | KeepNonce | NoteSeen | NoteActivity | KeepModelPart
+StoreEffect = Store | Settle | Mark | NoteSent | KeepNonce | NoteSeen | NoteActivity | KeepModelPart

@@ -22,7 +22,8 @@ SITE_TOML = """\
 # for example FEDQUEUE_STEP_DELAY_S=0.1.
 site = "{site}"
 task = "{task}"    # file.py:function, from this folder; or module:function installed at this hospital
-codec = ""             # "": what the aggregator asks for; or float32, bf16, int8, int4, sign, top5, top1, top0.1
+codec = ""             # "": what the aggregator asks for; or float32, bf16, int8, int8-coarse, int4, sign,
+                       # top5, top1, top0.1, lowrank, or lowrank-330 (330 times smaller; 10 to 10000)
 seed = {seed}
 threads = 1            # processor threads that training may use
 device = "auto"        # auto (CUDA where there is one), cpu, cuda or cuda:N

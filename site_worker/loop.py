@@ -94,6 +94,7 @@ class SiteLoop:
 
     def handle(self, event: Any, now: float) -> Effects:
         """One event; see broker/drive.py."""
+        self._dispatch.now = now
         effects = self._on(event, now)
         return effects + self._note_activity(now)
 
@@ -104,7 +105,7 @@ class SiteLoop:
             case Delivery():
                 return self._on_delivery(event, now)
             case Confirmed(token):
-                return self._dispatch.confirmed(token)
+                return self._dispatch.confirmed(token, now)
             case Returned(token, reason):
                 self._dispatch.returned(token, reason, now)
             case Trained() | TrainingFailed() | Halted():
@@ -322,7 +323,7 @@ class SiteLoop:
         return [NoteActivity(*current, now)]
 
     def _state(self) -> tuple[str, int | None, str]:
-        detail = (self._rest.reason if self._rest else self._note) or self._dispatch.trouble or ""
+        detail = (self._rest.reason if self._rest else self._note) or self._dispatch.trouble or self._dispatch.under_way
         if self._training is not None:
             return "training", self._training.version, detail
         if self._download is not None:

@@ -23,7 +23,7 @@ from site_worker.devices import PROCESSOR, Place
 from site_worker.noise import drawing
 from site_worker.tasks.source import telling
 from site_worker.tasks.task import Task
-from site_worker.tensors import Tensors, copies
+from site_worker.tensors import Tensors, copies, fill
 
 Weights = Mapping[str, NDArray[np.float32]]
 INITIAL_SEED: Final = 0
@@ -60,8 +60,10 @@ class SiteModel:
         return self._named(self._shared + self._own)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of what travels, as float32."""
-        return {name: np.array(one.float().cpu().numpy()) for name, one in self._named(self._shared).items()}
+        """What travels, as float32: on the processor views of the live model, which change when it does."""
+        return {
+            name: one.detach().float().cpu().contiguous().numpy() for name, one in self._named(self._shared).items()
+        }
 
     def own(self) -> dict[str, Tensor]:
         """Copies of what stays, as far as it is not as in a new model: a mask that never changes is not kept."""
@@ -71,7 +73,7 @@ class SiteModel:
     def load(self, weights: Weights, own: Tensors) -> None:
         """Take what travels and what stays; of the latter, what is not given or has another shape is as in a new model.
 
-        UsageError if `weights` are those of another model.
+        Nothing that travels is copied but into its place. UsageError if `weights` are those of another model.
         """
         shared = self._named(self._shared)
         odd = sorted(set(shared) ^ set(weights))
@@ -82,7 +84,9 @@ class SiteModel:
                 f"compare tensor {odd[0]!r} with the others."
             )
         fitting = {name: one for name, one in own.items() if name in self._fresh and _alike(one, self._fresh[name])}
-        self.put({name: torch.tensor(weights[name]) for name in shared} | self._fresh | fitting)
+        for name, live in shared.items():
+            fill(live, weights[name])
+        self.put(self._fresh | fitting)
 
     @torch.no_grad()
     def put(self, values: Tensors) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from broker.codecs import Vector
+from broker.codecs import Form, Vector
 from broker.differences import in_full, led_on
 from broker.errors import StorageError, UsageError, WireError
 from broker.weights import Layout, map_model, save_stretches
@@ -52,6 +52,10 @@ class Held:
 class Models(Protocol):
     """See the module's docstring; in the simulator they are kept in memory."""
 
+    @property
+    def form(self) -> Form:
+        """That of the tensors of all of them."""
+
     def held(self) -> Held | None:
         """The model that is here in full."""
 
@@ -74,6 +78,11 @@ class ModelFolder:
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self._folder, self._layout = folder, layout
+
+    @property
+    def form(self) -> Form:
+        """See Models."""
+        return self._layout.form
 
     def held(self) -> Held | None:
         """See Models; the digest is taken from the file's name for it, and proved when the next model is made of it."""
@@ -130,7 +139,7 @@ class ModelFolder:
             return in_full(pieces, self._layout.size)
         if held is None or held.digest != leg.base_digest:
             raise WireError(f"The model that version {leg.version} leads on from is not here.")
-        return led_on(leg.codec, pieces, self._map(held))
+        return led_on(leg.codec, pieces, self._map(held), self.form)
 
     def _pieces(self, leg: Leg) -> Iterator[bytes]:
         offsets = self.parts(leg)
@@ -179,6 +188,11 @@ class ModelMemory:
         self._held: tuple[Held, Vector] | None = None
         self._parts: dict[str, dict[int, tuple[int, bytes]]] = {}
 
+    @property
+    def form(self) -> Form:
+        """See Models."""
+        return self._layout.form
+
     def held(self) -> Held | None:
         """See Models."""
         return None if self._held is None else self._held[0]
@@ -198,7 +212,8 @@ class ModelMemory:
             pieces = [kept[part][1] for part in range(leg.parts)]
             seen = _Digested(self._layout.digest)
             whole = not leg.base_digest
-            stretches = in_full(pieces, self._layout.size) if whole else led_on(leg.codec, pieces, self._base(leg))
+            size, codec = self._layout.size, leg.codec
+            stretches = in_full(pieces, size) if whole else led_on(codec, pieces, self._base(leg), self.form)
             try:
                 vector = np.concatenate(list(seen.through(stretches)))
                 seen.require(leg)

@@ -41,10 +41,10 @@ class Descender:
 
 
 def _gradients(optimizer: Descender, weight_decay: float) -> Iterator[tuple[int, nn.Parameter, Tensor]]:
-    """Position, parameter and gradient with weight decay, of the parameters that the loss reached."""
+    """Position, parameter and gradient with weight decay, to be left alone, of the parameters that the loss reached."""
     for position, one in enumerate(optimizer.parameters):
         if one.grad is not None:
-            yield position, one, one.grad.add(one, alpha=weight_decay)
+            yield position, one, one.grad.add(one, alpha=weight_decay) if weight_decay else one.grad
 
 
 def _sgd(optimizer: Descender) -> None:

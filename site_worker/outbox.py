@@ -24,7 +24,8 @@ from typing import Any, Final, Literal
 
 from broker.database import open_database, open_readonly, storing
 from site_worker.draft import Draft, Residual, Row
-from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, SCHEMA, SETTLED, UPGRADES, VERSION
+from site_worker.outbox_tables import DRAFTS, FORMER, INSERT, PARAMETERS, SCHEMA, SETTLED, UPGRADES, VERSION
+from site_worker.past import Past
 
 State = Literal["waiting", "accepted", "refused"]
 NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM updates"
@@ -52,6 +53,8 @@ class Made:
     training_s: float
     payload_bytes: int
     error: float | None = None
+    choice: str = ""
+    backlog: float = 0.0
 
     def numbered(self, sequence: int) -> "Made":
         """The same update with its place in the site's sequence."""
@@ -131,8 +134,13 @@ class Outbox:
                 for table, number, body in rows:
                     database.execute(INSERT[table], (sequence, number, body))
 
-        patiently(lambda: self._delete(*DRAFTS))
-        return Draft(self.residual(size), lambda rows: patiently(lambda: write(rows)))
+        def begin() -> None:
+            self._delete(*DRAFTS)
+            with self._transaction() as database:
+                database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (PARAMETERS, str(size).encode()))
+
+        patiently(begin)
+        return Draft(self.residual(size), lambda rows: patiently(lambda: write(rows)), past=self.past())
 
     def store(self, made: Made) -> None:
         """Make the draft of this number an update, with its residual and local tensors; a second time changes nothing.
@@ -142,11 +150,11 @@ class Outbox:
         with self._transaction() as database:
             added = database.execute(
                 "INSERT OR IGNORE INTO updates (sequence, base_version, base_digest, examples, steps, held_out,"
-                " metrics, codec, payload_bytes, payload_digest, made_at, training_s, error)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " metrics, codec, payload_bytes, payload_digest, made_at, training_s, error, choice, backlog)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (made.sequence, made.base_version, made.base_digest, made.examples, made.steps, made.held_out,
                  json.dumps(dict(made.metrics)), made.codec, made.payload_bytes, made.payload_digest, made.made_at,
-                 made.training_s, made.error),
+                 made.training_s, made.error, made.choice or made.codec, made.backlog),
             )  # fmt: skip
             lengths = "SELECT coalesce(sum(length(body)), 0) FROM payloads WHERE sequence = ?"
             (drafted,) = database.execute(lengths, (made.sequence,)).fetchone()
@@ -166,11 +174,14 @@ class Outbox:
                 )
         self._delete(*SETTLED)
 
-    def mark(self, sequences: Iterable[int], *, published: bool) -> None:
-        """Note that the broker has confirmed updates, or that they were lost there and must be published anew."""
+    def mark(self, sequences: Iterable[int], *, published: bool, took_s: float | None = None) -> None:
+        """Note that the broker has confirmed updates, which took so long, or that they must be published anew."""
         with self._transaction() as database:
-            rows = ((published, published, sequence) for sequence in sequences)
-            database.executemany("UPDATE updates SET published = ?, sent = sent * ? WHERE sequence = ?", rows)
+            rows = ((published, published, took_s, sequence) for sequence in sequences)
+            database.executemany(
+                "UPDATE updates SET published = ?, sent = sent * ?, took_s = coalesce(?, took_s) WHERE sequence = ?",
+                rows,
+            )
 
     def note_sent(self, sequence: int, parts: int) -> None:
         """Note that the broker has confirmed the first `parts` parts of an update."""
@@ -200,7 +211,7 @@ class Outbox:
         return Made(
             row["sequence"], row["base_version"], row["base_digest"], row["examples"], row["steps"], row["held_out"],
             tuple(json.loads(row["metrics"]).items()), row["codec"], row["payload_digest"], row["made_at"],
-            row["training_s"], row["payload_bytes"], row["error"],
+            row["training_s"], row["payload_bytes"], row["error"], row["choice"] or row["codec"], row["backlog"] or 0.0,
         )  # fmt: skip
 
     def part(self, sequence: int, part: int) -> bytes | None:
@@ -211,6 +222,17 @@ class Outbox:
     def sent(self, sequence: int) -> int:
         """How many parts of an update, from the first on, the broker has confirmed."""
         return int(self._rows("SELECT sent FROM updates WHERE sequence = ?", sequence)[0]["sent"])
+
+    def past(self) -> Past | None:
+        """How the newest update came to be, and how fast the newest that was published went."""
+        newest = self._rows("SELECT choice, backlog, training_s FROM updates ORDER BY sequence DESC LIMIT 1")
+        rates = self._rows(
+            "SELECT payload_bytes / took_s AS rate FROM updates WHERE took_s > 0 ORDER BY sequence DESC LIMIT 1"
+        )
+        if not newest or newest[0]["choice"] is None:
+            return None
+        rate = rates[0]["rate"] if rates else None
+        return Past(newest[0]["choice"], newest[0]["backlog"] or 0.0, newest[0]["training_s"], rate)
 
     def waiting(self) -> dict[int, tuple[int, bool]]:
         """Unsettled sequences in order, with their payload's bytes and whether the broker has confirmed them."""

@@ -7,6 +7,7 @@ a draft. The residual and the tensors that stay are those of the newest update; 
 from typing import Final
 
 VERSION: Final = 3
+PARAMETERS: Final = "parameters"  # the fact of how many the model has that the newest draft was of
 _ROWS: Final = """
 CREATE TABLE payloads (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
     UNIQUE (sequence, part));
@@ -23,7 +24,7 @@ CREATE TABLE updates (
     codec TEXT NOT NULL, payload_bytes INTEGER NOT NULL, payload_digest BLOB NOT NULL,
     made_at REAL NOT NULL, training_s REAL NOT NULL,
     published INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'waiting', reason TEXT, settled_at REAL,
-    sent INTEGER NOT NULL DEFAULT 0, error REAL);
+    sent INTEGER NOT NULL DEFAULT 0, error REAL, choice TEXT, backlog REAL, took_s REAL);
 CREATE INDEX updates_by_state ON updates (state);
 CREATE TABLE activity (id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NULL, version INTEGER,
     detail TEXT NOT NULL, since REAL NOT NULL);
@@ -31,6 +32,9 @@ CREATE TABLE activity (id INTEGER PRIMARY KEY CHECK (id = 1), state TEXT NOT NUL
 _ADDED: Final = """
 ALTER TABLE updates ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE updates ADD COLUMN error REAL;
+ALTER TABLE updates ADD COLUMN choice TEXT;
+ALTER TABLE updates ADD COLUMN backlog REAL;
+ALTER TABLE updates ADD COLUMN took_s REAL;
 ALTER TABLE payloads RENAME TO former_payloads;
 ALTER TABLE residual RENAME TO former_residual;
 ALTER TABLE local RENAME TO former_local;

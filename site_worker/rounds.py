@@ -19,17 +19,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codecs import CODECS
+from broker.codecs import require_choice
+from broker.errors import UsageError
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
 from site_worker.checkpoint import Facts
-from site_worker.compression import compress, targets
+from site_worker.choosing import choose
+from site_worker.compression import Compressed, compress, learned
 from site_worker.descent import ForeignState, State
 from site_worker.devices import place_named
 from site_worker.draft import Draft
 from site_worker.effects import Trained
-from site_worker.model import initial_weights
+from site_worker.model import SiteModel
 from site_worker.outbox import Made, read_local
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.source import telling
@@ -70,9 +72,10 @@ class LocalRounds:
     ) -> None:
         self._settings, self._task, self._clock = settings, task, clock
         self._place = place_named(settings.device, settings.precision)
+        self._model = SiteModel(task, self._place)
         self._trainer: tuple[list[list[float]], Trainer] | None = None
         self.task_name = task.name
-        self.layout = Layout.of(initial_weights(task))
+        self.layout = Layout.of(self._model.weights())
         self._folder = None if folder is None else Folder(folder)
         self._unfinished = Unfinished(self._folder, settings, task.name, self.layout) if self._folder else None
         self._own: Tensors = {}  # of the last round, where there is no outbox to read them from
@@ -81,6 +84,7 @@ class LocalRounds:
         """The facts of this site's hellos: its task, its model's layout, its rows and their statistics."""
         with telling(self._task.source):
             statistics = self._task.statistics() if self._task.statistics else None
+        lists = statistics.to_lists() if statistics else []
         return Hello(
             task=self._task.name,
             incarnation=bytes(16),
@@ -88,8 +92,8 @@ class LocalRounds:
             settled=0,
             made=0,
             layout_digest=self.layout.digest,
-            examples=Trainer(self._task, statistics, seed=self._settings.seed).examples,
-            statistics=statistics.to_lists() if statistics else [],
+            examples=self._trainer_for(lists).examples,
+            statistics=lists,
             evicted=False,
         )
 
@@ -108,19 +112,20 @@ class LocalRounds:
         Without `model` the kept round is all there is. TrainingError if it cannot be done; Stopped if `stopping` was
         set, and then what was trained so far is kept.
         """
-        codec = self._settings.codec or announcement.codec
-        if codec not in CODECS:
-            raise TrainingError(f"The aggregator asks for codec {codec!r}, which this version does not have; upgrade.")
+        asked = self._settings.codec or announcement.codec
+        _require_known(asked)
         begun, outcome = self.learn(announcement, model, stopping)
         try:
-            error = compress(codec, targets(self.layout, outcome.weights, begun.base, draft.residual), draft)
+            delta, form = learned(self.layout, outcome.weights, begun.base), self.layout.form
+            choice = choose(asked, delta, form, draft.past, private=False)
+            written = compress(choice, delta, form, draft)
         except TrainingError:
             self.forget()
             raise
         draft.add_local(packed(outcome.own))
         draft.close()
         self._own = outcome.own
-        return Trained(self._made(begun, outcome, codec, draft, error))
+        return Trained(self._made(begun, outcome, written, draft))
 
     def learn(
         self, announcement: Announcement, model: Vector | None, stopping: threading.Event
@@ -175,7 +180,7 @@ class LocalRounds:
             self.forget()
             raise
 
-    def _made(self, begun: Begun, outcome: Outcome, codec: str, draft: Draft, error: float) -> Made:
+    def _made(self, begun: Begun, outcome: Outcome, written: Compressed, draft: Draft) -> Made:
         return Made(
             sequence=0,
             base_version=begun.asked.version,
@@ -184,21 +189,24 @@ class LocalRounds:
             steps=outcome.steps,
             held_out=begun.facts.held_out,
             metrics=tuple(begun.facts.metrics),
-            codec=codec,
+            codec=written.codec,
             payload_digest=draft.payload_digest,
             made_at=self._clock(),
             training_s=begun.spent_s(),
             payload_bytes=draft.payload_bytes,
-            error=error,
+            error=written.error,
+            choice=written.choice,
+            backlog=written.backlog,
         )
 
     def _trainer_for(self, lists: list[list[float]]) -> Trainer:
         if self._trainer is None or self._trainer[0] != lists:
+            self._trainer = None  # the rows of two need not be in memory at once
             statistics = FeatureStatistics.from_lists(lists) if lists else None
-            settings = self._settings
             trainer = Trainer(
-                self._task, statistics, seed=settings.seed, step_delay_s=settings.step_delay_s, place=self._place
-            )
+                self._task, statistics, seed=self._settings.seed, step_delay_s=self._settings.step_delay_s,
+                place=self._place, model=self._model,
+            )  # fmt: skip
             self._trainer = (lists, trainer)
         return self._trainer[1]
 
@@ -210,3 +218,11 @@ class LocalRounds:
             if asked.get(name, 0.0) > most:
                 raise TrainingError(f"The plan asks for {name} {asked[name]:g}, this site allows {most:g} at most.")
         return Plan.from_numbers(asked)
+
+
+def _require_known(asked: str) -> None:
+    """TrainingError unless this release has the codec."""
+    try:
+        require_choice(asked)
+    except UsageError as error:
+        raise TrainingError(f"The codec that is asked for is not known here; upgrade. {error}") from error

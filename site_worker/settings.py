@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from broker.codecs import codec_named
+from broker.codecs import require_choice
 from broker.errors import UsageError
 from broker.letters import INITIAL_MODEL, Joined
 from broker.serving import Tls
@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         for window in self.windows:
             Window.parse(window)
         if self.codec:
-            codec_named(self.codec)
+            require_choice(self.codec)
         if not re.fullmatch(DEVICES, self.device):
             raise UsageError(f"Device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N.")
         if self.precision not in PRECISIONS:

@@ -1,12 +1,28 @@
 """What the outbox says of a site: for `status`, for the live view, for the ledger. Reads only, needs no torch."""
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from broker.database import open_readonly
 from broker.folderlock import running_process
+from broker.room import free_bytes, full_disk, used_bytes
+from site_worker.outbox_tables import PARAMETERS
 from site_worker.settings import Folder
+
+
+@dataclass(frozen=True)
+class Newest:
+    """How the newest update was written: see site_worker/compression.py; None what an older release has not noted.
+
+    `smaller` is how many times smaller it is than 4 bytes a parameter.
+    """
+
+    choice: str
+    smaller: float | None
+    error: float | None
+    backlog: float | None
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,10 @@ class Status:
     waiting: int
     accepted: int
     refused: int
+    used_bytes: int = 0
+    free_bytes: int = 0
+    disk_full: str | None = None
+    newest: Newest | None = None
 
 
 def read_status(folder: Folder) -> Status:
@@ -34,6 +54,7 @@ def read_status(folder: Folder) -> Status:
     try:
         activity = database.execute("SELECT * FROM activity").fetchone()
         counts = dict(database.execute("SELECT state, count(*) FROM updates GROUP BY state").fetchall())
+        newest = _newest(database)
     finally:
         database.close()
     telling = activity is not None and (running or activity["state"] == "failed")
@@ -47,7 +68,20 @@ def read_status(folder: Folder) -> Status:
         waiting=counts.get("waiting", 0),
         accepted=counts.get("accepted", 0),
         refused=counts.get("refused", 0),
+        used_bytes=used_bytes(folder.path),
+        free_bytes=free_bytes(folder.path),
+        disk_full=full_disk(folder.path),
+        newest=newest,
     )
+
+
+def _newest(database: sqlite3.Connection) -> Newest | None:
+    row = database.execute("SELECT * FROM updates ORDER BY sequence DESC LIMIT 1").fetchone()
+    if row is None:
+        return None
+    known = database.execute("SELECT value FROM facts WHERE name = ?", (PARAMETERS,)).fetchone()
+    smaller = 4 * int(known["value"]) / row["payload_bytes"] if known and row["payload_bytes"] else None
+    return Newest(row["choice"] or row["codec"], smaller, row["error"], row["backlog"])
 
 
 def read_outbox(path: Path, *, last: int) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -24,6 +26,15 @@ NAMES: Final = {
 def copies(tensors: Tensors) -> dict[str, Tensor]:
     """Copies on the processor, sharing memory with nothing."""
     return {name: one.detach().to("cpu", copy=True).contiguous() for name, one in tensors.items()}
+
+
+@torch.no_grad()
+def fill(live: Tensor, values: NDArray[np.float32]) -> None:
+    """Overwrite a tensor with an array of its shape, which may be read-only, or a file mapped into memory."""
+    if live.device.type == "cpu" and live.dtype == torch.float32:
+        np.copyto(live.detach().numpy(), values)
+    else:
+        live.copy_(torch.from_numpy(np.array(values)))
 
 
 def entries(tensors: Tensors) -> Iterator[Entry]:

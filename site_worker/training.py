@@ -41,7 +41,8 @@ class Stopped(FedqueueError):
 class Outcome:
     """Weights after `steps` steps, or the best of them; the rows trained on; the mean training loss of the steps.
 
-    `own` are the tensors that stay at the site, to be given to the next round.
+    `weights` are the live model's: copy what must outlast the trainer's next `train` or `evaluate`. `own` are copies
+    of the tensors that stay at the site, to be given to the next round.
     """
 
     weights: dict[str, NDArray[np.float32]]
@@ -65,7 +66,8 @@ class Trainer:
     """One site's model and rows. Not thread-safe: train and evaluate from one thread at a time.
 
     `statistics` are the federation's, to scale with. `seed` orders the batches. `step_delay_s` is waited after every
-    step, for a hospital whose machine must stay usable, and for demonstrations of a slow one.
+    step, for a hospital whose machine must stay usable, and for demonstrations of a slow one. `model` is the task's, if
+    there is one already; it is then this trainer's, or that of several which take turns.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Trainer:
         seed: int,
         step_delay_s: float = 0.0,
         place: Place = PROCESSOR,
+        model: SiteModel | None = None,
     ) -> None:
         self._task, self._seed, self._step_delay_s = task, seed, step_delay_s
         with drawing(seed), telling(task.source):
@@ -84,7 +87,7 @@ class Trainer:
                 raise UsageError(f"Task {task.name!r} must split into a Split, not a {type(split).__name__}.")
             self._train = part_of(split.train, f"The training rows of task {task.name!r}")
             self._test = part_of(split.test, f"The held-out rows of task {task.name!r}")
-        self._model = SiteModel(task, place)
+        self._model = model or SiteModel(task, place)
         self.examples, self.held_out = self._train.rows, self._test.rows
         if not self.examples:
             raise UsageError(
@@ -128,7 +131,7 @@ class Trainer:
         kept: State | None = None,
         keeper: Keeper | None = None,
     ) -> Outcome:
-        """Train by `plan` from `weights` of `version`, or go on from the state `kept` of that very round.
+        """Train by `plan` from `weights` of `version`, or go on from the state `kept` of that very round, using it up.
 
         Stopped if `stopping` is set between steps, TrainingError if training diverges, ForeignState if `kept` is of
         another model or plan.
@@ -139,8 +142,11 @@ class Trainer:
         descent = Descent(self._model, plan, train, validation, key=(self._seed, version))
         if kept is not None:
             descent.restore(kept)
-        with self._telling():
-            self._descend(descent, plan, stopping, keeper)
+        try:
+            with self._telling():
+                self._descend(descent, plan, stopping, keeper)
+        finally:
+            self._model.network.zero_grad()  # as large as the model, and needed no more
         descent.finish()
         done = descent.progress
         return Outcome(self._model.weights(), done.steps, train.rows, done.loss_sum / done.steps, self._model.own())

@@ -9,11 +9,10 @@ import msgspec
 import numpy as np
 from torch import Tensor
 
-from broker.codecs import CODECS, encode_chunk
+from broker.codecs import CHOICES
 from broker.errors import FedqueueError, UsageError
 from broker.messages import Announcement
-from site_worker.compression import targets
-from site_worker.draft import NOTHING
+from site_worker.compression import learned, sizes
 from site_worker.model import initial_weights
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Settings
@@ -56,16 +55,14 @@ def try_round(settings: Settings, task: Task) -> Trial:
         model = rounds.layout.flatten(initial_weights(task))
         steps = min(STEPS, settings.bounds.max_steps)
         begun, outcome = rounds.learn(_announcement(task, settings, steps), model, threading.Event())
-        sizes = dict.fromkeys(CODECS, 0)
-        for delta in targets(rounds.layout, outcome.weights, begun.base, NOTHING):
-            for name in sizes:
-                sizes[name] += len(encode_chunk(name, delta))
+        delta = learned(rounds.layout, outcome.weights, begun.base)
+        update_bytes = sizes(list(CHOICES), delta, rounds.layout.form)
     except FedqueueError:
         raise
     except Exception as error:
         raise UsageError(f"The task raised {type(error).__name__}: {error}.") from error
     step_s = float(np.median(np.diff(times[-max(2, steps) :]))) + settings.step_delay_s
-    return Trial(rounds.layout.size, sizes, dict(begun.facts.metrics), begun.facts.held_out, step_s)
+    return Trial(rounds.layout.size, update_bytes, dict(begun.facts.metrics), begun.facts.held_out, step_s)
 
 
 def _announcement(task: Task, settings: Settings, steps: int) -> Announcement:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -17,10 +18,12 @@ import torch
 from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, StorageError, UsageError
 from broker.folderlock import sole_process
+from broker.heap import give_back
 from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
 from broker.messages import AGGREGATOR, Party, Peer, UpdatePart, part_count
+from broker.room import disk_trouble
 from broker.topology import SiteNames, updates_exchange
 from site_worker.availability import Availability, Window
 from site_worker.draft import Draft
@@ -32,6 +35,7 @@ from site_worker.effects import (
     Mark,
     NoteActivity,
     NoteSeen,
+    NoteSent,
     Paused,
     SendPart,
     Settle,
@@ -114,7 +118,7 @@ class Performer:
             try:
                 store()
             except StorageError as error:
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - people read a sentence, not a traceback
+                log.error("%s", disk_trouble(Path(self._outbox.path), error))  # noqa: TRY400 - people read a sentence, not a traceback
                 if stop.wait(DISK_RETRY_S):
                     raise
             else:
@@ -132,8 +136,10 @@ class Performer:
                 self._outbox.settle(settled, at=at)
                 for one in settled:
                     log.info("settled sequence=%d %s %s", one.sequence, one.state, one.reason or "")
-            case Mark(sequences, published):
-                self._outbox.mark(sequences, published=published)
+            case Mark(sequences, published, took_s):
+                self._outbox.mark(sequences, published=published, took_s=took_s)
+            case NoteSent(sequence, parts):
+                self._outbox.note_sent(sequence, parts)
             case KeepNonce(nonce):
                 self._outbox.next_nonce(nonce)
             case NoteSeen(version, digest):
@@ -167,6 +173,7 @@ class Performer:
             settled=effect.settled,
             made_at=made.made_at,
             training_s=made.training_s,
+            error=made.error or 0.0,
         )
         sealed = self._party.seal(fields, to=AGGREGATOR, body=body)
         self._link.publish(Outgoing(updates_exchange(self._party.federation), self._names.update_key, sealed, token))
@@ -208,6 +215,7 @@ class Performer:
             log.exception("the task failed")
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
         finally:
+            give_back()  # gigabytes, maybe, that others on this machine can use until the next round
             self._turns.release()
 
 

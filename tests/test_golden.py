@@ -13,7 +13,7 @@ import pytest
 from broker.codecs import CODECS, decoded, encode
 from broker.messages import KINDS, Peer
 from tests.golden import plain
-from tests.golden.make import FOLDER, NAMES, SEALED, vectors
+from tests.golden.make import FOLDER, MATRICES, MATRICES_FORM, NAMES, SEALED, products, vectors
 
 WIRE_FORMAT = Path(__file__).parents[1] / "docs" / "wire-format.md"
 
@@ -42,7 +42,14 @@ def test_the_description_is_enough_to_read_what_is_drawn(codec: str) -> None:
     assert plain.payload(codec, payload, 5001) == decoded(codec, payload, 5001).tolist()
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_matrices_are_read_by_their_form_and_by_the_description_alone() -> None:
+    payload = (FOLDER / "lowrank-matrices.payload").read_bytes()
+    expected = products(MATRICES)
+    assert decoded("lowrank", payload, MATRICES_FORM).tobytes() == expected.tobytes()
+    assert plain.matrices(payload, [one.shape for one in MATRICES]) == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", sorted(SEALED))
 def test_old_messages_open_and_are_sealed_to_the_same_bytes(kind: str) -> None:
     party, to, message, body = SEALED[kind]
     data = (FOLDER / f"{kind}.message").read_bytes()
@@ -59,6 +66,8 @@ def test_the_written_example_is_the_golden_hello() -> None:
 
 def test_every_golden_file_is_read() -> None:
     payloads = {f"{codec}-{name}.payload" for codec in CODECS for name in NAMES}
-    messages = {f"{kind}.message" for kind in KINDS}
+    payloads.add("lowrank-matrices.payload")
+    assert set(SEALED) > set(KINDS)
+    messages = {f"{kind}.message" for kind in SEALED}
     found = {path.name for path in FOLDER.iterdir() if path.suffix in {".payload", ".message"}}
     assert found == payloads | messages

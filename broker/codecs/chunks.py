@@ -10,10 +10,11 @@ from typing import Final
 
 import zstandard
 
+from broker.codecs.choices import codec_named
 from broker.codecs.forms import Shape
 from broker.codecs.frames import LENGTH, Bytes
 from broker.codecs.pieces import CHUNK, Piece, Vector
-from broker.codecs.table import CODECS, Parts, codec_named
+from broker.codecs.table import CODECS, Parts
 from broker.errors import WireError
 
 MAX_WINDOW: Final = 1 << 23
@@ -60,7 +61,12 @@ def encode_chunk(name: str, values: Vector, *, level: int = 1, threshold: float 
         parts: Parts = codec.pack(values)
     else:
         parts = codec.largest.pack_above(values, threshold)
-    frame = _compressed([part for part in parts if len(part)], _ZSTD.compressor(level, codec.runs))
+    return framed(parts, level=level, runs=codec.runs)
+
+
+def framed(parts: Parts, *, level: int, runs: bool) -> bytes:
+    """What was packed as one frame with its length in front; for `runs` see Codec."""
+    frame = _compressed([part for part in parts if len(part)], _ZSTD.compressor(level, runs))
     return LENGTH.pack(len(frame)) + frame
 
 

@@ -23,6 +23,11 @@ def longest(packed: int) -> int:
     return packed + packed // 128 + 512
 
 
+def unframed(framed: Bytes) -> memoryview:
+    """The one frame behind its length."""
+    return memoryview(framed)[LENGTH.size :]
+
+
 def segments(codec: str, form: int | Form, first: int = 0) -> Iterator[Segment]:
     """Those of a vector, from that which holds coordinate `first` on; WireError if there is no such codec."""
     if codec not in CODECS:

@@ -27,6 +27,25 @@ _SAMPLE: Final = 1 << 20
 _LEAST: Final = np.finfo(np.float32).smallest_subnormal
 
 
+class Sample:
+    """The magnitudes from which a threshold is found: of a vector of `size` coordinates that comes in parts.
+
+    All up to 2^20 coordinates, beyond that every so many of them, a number that no layer's width divides.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._step = _step(size)
+        self._taken: list[Vector] = [np.zeros(0, dtype=np.float32)]
+
+    def add(self, position: int, part: Vector) -> None:
+        """The part that begins at `position`; parts may come in any order."""
+        self._taken.append(np.abs(part[-position % self._step :: self._step]))
+
+    def magnitudes(self) -> Vector:
+        """All that were taken."""
+        return np.concatenate(self._taken)
+
+
 @dataclass(frozen=True)
 class Largest:
     """Keeps about `share` of the coordinates, at least one of a chunk by its own threshold; see gaps.py for `wide`."""
@@ -35,20 +54,21 @@ class Largest:
     wide: bool = False
 
     def threshold(self, parts: Iterable[Vector], size: int) -> float:
-        """The magnitude that a `share` of `size` finite coordinates reach, which come in parts.
-
-        Exact up to 2^20 coordinates, beyond from every so many of them, a number that no layer's width divides.
-        """
-        step, position, taken = _step(size), 0, [np.zeros(0, dtype=np.float32)]
+        """The magnitude that a `share` of `size` finite coordinates reach, which come in parts; see Sample."""
+        sample, position = Sample(size), 0
         for part in parts:
-            taken.append(np.abs(part[-position % step :: step]))
+            sample.add(position, part)
             position += len(part)
-        sample = np.concatenate(taken)
-        if not len(sample):
+        return self.reached(sample)
+
+    def reached(self, sample: Sample) -> float:
+        """The magnitude that a `share` of the sample reaches."""
+        magnitudes = sample.magnitudes()
+        if not len(magnitudes):
             return 0.0
-        place = len(sample) - self._quota(len(sample))
-        sample.partition(place)
-        return float(sample[place])
+        place = len(magnitudes) - self._quota(len(magnitudes))
+        magnitudes.partition(place)
+        return float(magnitudes[place])
 
     def pack(self, values: Vector) -> tuple[bytes, ...]:
         """The largest of a chunk by its own threshold."""

@@ -4,20 +4,25 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from broker.codecs.chunks import encode_chunk, open_frame, threshold
+from broker.codecs.chunks import open_frame
+from broker.codecs.encoders import encoder
 from broker.codecs.forms import Form, Segment
 from broker.codecs.frames import LENGTH, Bytes, Cutter, frames, longest, segments
 from broker.codecs.pieces import Piece, Vector
 from broker.codecs.table import CODECS
 
 
-def encode(name: str, vector: Vector, *, level: int = 1) -> bytes:
-    """The payload of a finite `vector`, shape (n,). `level` is zstd's."""
-    least = threshold(name, [vector], len(vector))
-    return b"".join(
-        encode_chunk(name, vector[segment.start : segment.end], level=level, threshold=least)
-        for segment in segments(name, len(vector))
-    )
+def encode(name: str, vector: Vector, form: Form | None = None, *, level: int = 1) -> bytes:
+    """The payload of a finite `vector`, shape (n,), by what settings call `name`. `level` is zstd's.
+
+    Without the form of its tensors it is taken for one.
+    """
+    writer = encoder(name, len(vector) if form is None else form, level=level)
+    if writer.passes > 1:
+        for segment in writer.segments():
+            writer.look(segment, vector[segment.start : segment.end])
+    parts = (writer.encode(segment, vector[segment.start : segment.end]) for segment in writer.segments())
+    return b"".join(parts)
 
 
 def decode(name: str, pieces: Bytes | Iterable[Bytes], form: int | Form) -> Iterator[tuple[int, Piece]]:

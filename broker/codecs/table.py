@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker.codecs import levels, nibbles, signs
-from broker.codecs.forms import Form, Segment, Shape, chunks
+from broker.codecs import factors, levels, lowrank, nibbles, signs
+from broker.codecs.forms import Form, Segment, Shape, chunks, matrices
 from broker.codecs.largest import Largest
 from broker.codecs.pieces import Piece, Vector
 from broker.codecs.planes import halve, shuffle, unshuffle, widen
-from broker.errors import UsageError
 
 Parts = Sequence[bytes | memoryview]
 
@@ -24,6 +23,8 @@ class Codec:
 
     `runs` says that zstd's first level need look for nothing but runs: other matches would be chance, which takes time
     and even bytes. `largest` is how to choose by one threshold for a whole vector, where only the largest are kept.
+    `pooled` says that what is kept of a matrix depends on all the others: see encoders.py; `pack` is then for a vector
+    by itself.
     """
 
     pack: Callable[[Vector], Parts]
@@ -33,6 +34,7 @@ class Codec:
     lossless: bool = False
     runs: bool = False
     largest: Largest | None = None
+    pooled: bool = False
 
 
 def _flat(unpack: Callable[[bytes, int], Piece]) -> Callable[[bytes, Shape], Piece]:
@@ -62,11 +64,5 @@ CODECS: Final[dict[str, Codec]] = {
     "top5": _keeping(Largest(0.05)),
     "top1": _keeping(Largest(0.01)),
     "top0.1": _keeping(Largest(0.001, wide=True)),
+    "lowrank": Codec(factors.row, lowrank.unpack, lowrank.packed_bytes, matrices, runs=True, pooled=True),
 }
-
-
-def codec_named(name: str) -> Codec:
-    """The codec called `name`; UsageError names the choices."""
-    if name not in CODECS:
-        raise UsageError(f"There is no codec {name!r}; choose one of {', '.join(CODECS)}.")
-    return CODECS[name]

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from aggregator.settings import Aggregation, Plan
-from broker.codecs import codec_named
+from broker.codecs import AUTO, require_choice
 from broker.errors import UsageError
+from broker.messages import MAX_DIFFERENCES
 from broker.settings import parse_settings
 from broker.topology import checked_name
 
@@ -142,6 +143,8 @@ class Scenario(Table, frozen=True):
     special: tuple[Special, ...] = ()
     plan: Plan = Plan()
     codec: str = "int8"
+    model_codec: str = AUTO
+    keyframe_every: Annotated[int, Meta(ge=1, le=MAX_DIFFERENCES)] = 20
     presence_s: Positive = 30.0
     probe_s: Positive = 60.0
     aggregation: dict[str, Any] = {}
@@ -149,7 +152,8 @@ class Scenario(Table, frozen=True):
     target: Target | None = None
 
     def __post_init__(self) -> None:
-        codec_named(self.codec)
+        require_choice(self.codec)
+        require_choice(self.model_codec)
         for name in self.sites.names:
             checked_name(name, "Site")
         for problem in (*_of_task(self), *_of_sites(self), *_of_times(self)):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from broker.messages import Announcement, Hello
 from broker.weights import Layout
-from site_worker.compression import compress, stretches
+from site_worker.choosing import choose
+from site_worker.compression import compress
 from site_worker.draft import Draft
 from site_worker.effects import Trained
 from site_worker.outbox import Made
@@ -53,13 +54,19 @@ class SurrogateRounds:
             raise TrainingError(f"Nothing of the round of version {announcement.version} is kept.")
         plan, codec = Plan.from_numbers(dict(announcement.plan)), announcement.codec
         away = self.optimum - model
-        target = away * np.float32(_part_of_the_way(plan)) + draft.residual.read(0, len(away))
-        error = compress(codec, (target[start:stop] for start, stop in stretches(len(target))), draft)
-        draft.close()
         loss = float(np.dot(away, away)) / 2
+        away = away * np.float32(_part_of_the_way(plan))
+        form = self.layout.form
+
+        def delta(start: int, stop: int) -> Vector:
+            return away[start:stop].copy()
+
+        written = compress(choose(codec, delta, form, draft.past, private=False), delta, form, draft)
+        draft.close()
         made = Made(
-            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),), codec,
-            draft.payload_digest, 0.0, 0.0, draft.payload_bytes, error,
+            0, announcement.version, announcement.model_digest, EXAMPLES, plan.steps, 1, (("loss", loss),),
+            written.codec, draft.payload_digest, 0.0, 0.0, draft.payload_bytes, written.error, written.choice,
+            written.backlog,
         )  # fmt: skip
         return Trained(made)
 

@@ -64,6 +64,8 @@ class World:
             FEDERATION,
             self.learning.name,
             codec=scenario.codec,
+            model_codec=scenario.model_codec,
+            keyframe_every=scenario.keyframe_every,
             versions=scenario.stop.versions,
             presence_s=scenario.presence_s,
             plan=scenario.plan,

@@ -62,10 +62,11 @@ def _same_bits(federation: Federation) -> None:
     (newest,) = federation.journal("SELECT * FROM versions ORDER BY version DESC LIMIT 1")
     layout, exported = load_model(file)
     assert model_digest(layout.digest, exported) == newest["digest"]
-    np.testing.assert_allclose(exported, _added_by_hand(federation), rtol=1e-4, atol=1e-5)
+    with closing(Journal(federation.aggregator.journal_file)) as journal:
+        np.testing.assert_allclose(exported, _added_by_hand(federation, journal), rtol=1e-4, atol=1e-5)
 
 
-def _added_by_hand(federation: Federation) -> NDArray[np.float64]:
+def _added_by_hand(federation: Federation, journal: Journal) -> NDArray[np.float64]:
     """Version 0 plus, for every version, sum(n_i s(tau_i) delta_i) / sum(n_i) over its updates."""
     _, first = load_model(federation.path / "initial.safetensors")
     model = first.astype(np.float64)
@@ -74,14 +75,10 @@ def _added_by_hand(federation: Federation) -> NDArray[np.float64]:
         total, examples = np.zeros_like(model), 0
         query = "SELECT * FROM updates WHERE ordinal > ? AND ordinal <= ? ORDER BY ordinal"
         for row in federation.journal(query, done, version[0]):
-            delta = decoded(row["codec"], _payload(federation, row["ordinal"]), len(model)).astype(np.float64)
+            payload = journal.payload(row["ordinal"])
+            delta = decoded(payload.codec, payload.pieces(0), len(model)).astype(np.float64)
             total += row["examples"] * row["weight"] * delta
             examples += row["examples"]
         model += total / examples
         done = version[0]
     return model
-
-
-def _payload(federation: Federation, ordinal: int) -> bytes:
-    with closing(Journal(federation.aggregator.journal_file)) as journal:
-        return b"".join(journal.payload(ordinal).pieces(0))

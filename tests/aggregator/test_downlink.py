@@ -52,11 +52,17 @@ def test_what_is_left_out_is_in_the_next_difference(folder: Folder) -> None:
         assert 0 < row.error < 0.02
 
 
-def test_sites_come_to_the_same_bits(folder: Folder) -> None:
-    downlink, models = Downlink(folder, LAYOUT), ModelMemory(LAYOUT)
+@pytest.mark.parametrize(("asked", "codec"), [("int8", "int8"), ("lowrank-15", "lowrank"), ("int8-coarse", "int8")])
+def test_sites_come_to_the_same_bits(folder: Folder, asked: str, codec: str) -> None:
+    layout = Layout.of({"a": MODELS[0][:480].reshape(20, 24), "b": MODELS[0][480:]})
+    downlink, models = Downlink(folder, layout), ModelMemory(layout)
     row, offset = None, 0
     for version in range(4):
-        rows = downlink.encode(wanted(version, row, key=version == 2))
+        model = MODELS[version]
+        rows = downlink.encode(
+            Wanted(version, model_digest(layout.digest, model), model, row, asked, version == 2, 1.0)
+        )
+        assert {one.codec for one in rows} <= {codec, "float32"}
         for row in rows:
             leg = Leg(row.version, row.digest, row.codec, row.payload_bytes, row.parts, offset, row.base_digest)
             for part in range(row.parts):

@@ -17,19 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
-from broker.codecs import (
-    CHUNK,
-    CODECS,
-    Dense,
-    Piece,
-    Vector,
-    decoded,
-    encode,
-    encode_chunk,
-    frames,
-    open_segment,
-    threshold,
-)
+from broker.codecs import CHOICES, CHUNK, Dense, Form, Piece, Vector, chosen, decode, decoded, encode, encoder
 from broker.weights import Layout
 from site_worker.model import initial_weights
 from site_worker.plan import Plan
@@ -42,9 +30,13 @@ ROUNDS: Final = {"sgd": Plan(50, 32, 0.1), "adam": Plan(50, 32, 0.001, optimizer
 Work = Callable[[], object]
 
 
-def delta(params: int, kind: str) -> Vector:
-    """What 50 steps on `synthetic` change, or drawn numbers, which take less long."""
-    return trained(params, ROUNDS[kind]) if kind in ROUNDS else drawn(params, heavy=kind == "heavy")
+def delta(params: int, kind: str) -> tuple[Vector, Form]:
+    """What 50 steps on `synthetic` change, or drawn numbers, which take less long but are of no low rank."""
+    if kind in ROUNDS:
+        return trained(params, ROUNDS[kind])
+    squares, rest = divmod(params, ROW * ROW)
+    form = Form((*((ROW, ROW),) * squares, (rest // ROW, ROW), (rest % ROW,)))
+    return drawn(params, heavy=kind == "heavy"), form
 
 
 def drawn(params: int, *, heavy: bool) -> Vector:
@@ -60,20 +52,20 @@ def drawn(params: int, *, heavy: bool) -> Vector:
     return vector.reshape(-1)[:params]
 
 
-def trained(params: int, plan: Plan) -> Vector:
+def trained(params: int, plan: Plan) -> tuple[Vector, Form]:
     """The first delta of a site of the task `synthetic`."""
     task = synthetic(params)
     weights = initial_weights(task)
     layout = Layout.of(weights)
     outcome = Trainer(task, None, seed=0).train(weights, plan, threading.Event())
-    return layout.flatten(outcome.weights) - layout.flatten(weights)
+    return layout.flatten(outcome.weights) - layout.flatten(weights), layout.form
 
 
 class Bench:
     """One vector, a sum to merge into, and how long things take."""
 
-    def __init__(self, vector: Vector, times: int) -> None:
-        self._vector, self._times = vector, times
+    def __init__(self, vector: Vector, form: Form, times: int) -> None:
+        self._vector, self._form, self._times = vector, form, times
         self._sum = np.zeros_like(vector)
         self._gigabytes = vector.nbytes / 1e9
 
@@ -89,8 +81,8 @@ class Bench:
 
     def of(self, codec: str) -> dict[str, float]:
         """One row of the table."""
-        vector, payload = self._vector, encode(codec, self._vector)
-        error = decoded(codec, payload, len(vector))
+        vector, payload = self._vector, encode(codec, self._vector, self._form)
+        error = decoded(chosen(codec).name, payload, self._form)
         error -= vector
         opened = list(self._opened(codec, payload))
         return {
@@ -104,14 +96,15 @@ class Bench:
         }
 
     def _opened(self, codec: str, payload: bytes) -> Iterator[tuple[int, Piece]]:
-        for segment, frame in frames(payload, len(self._vector), codec=codec):
-            yield segment.start, open_segment(codec, frame, segment)
+        return decode(chosen(codec).name, payload, self._form)
 
     def _encode(self, codec: str) -> None:
-        """Chunk by chunk, as an outbox takes it."""
-        least = threshold(codec, [self._vector], len(self._vector))
-        for start in range(0, len(self._vector), CHUNK):
-            encode_chunk(codec, self._vector[start : start + CHUNK], threshold=least)
+        """Segment by segment, as an outbox takes it."""
+        writer = encoder(codec, self._form)
+        for segment in writer.segments() if writer.passes > 1 else ():
+            writer.look(segment, self._vector[segment.start : segment.end])
+        for segment in writer.segments():
+            writer.encode(segment, self._vector[segment.start : segment.end])
 
     def _copy(self, codec: str, payload: bytes) -> None:
         for start, piece in self._opened(codec, payload):
@@ -150,9 +143,9 @@ def promises(codecs: dict[str, dict[str, float]], base: dict[str, float]) -> dic
 def table(figures: dict[str, Any]) -> str:
     """The figures to read."""
     columns = ("bytes_a_parameter", "smaller_by", "relative_error", "encode", "decode", "merge", "add")
-    lines = ["".join([f"{'codec':9}", *(f"{name:>19}" for name in columns)])]
+    lines = ["".join([f"{'codec':12}", *(f"{name:>19}" for name in columns)])]
     for codec, row in figures["codecs"].items():
-        lines.append("".join([f"{codec:9}", *(f"{row[name]:19}" for name in columns)]))
+        lines.append("".join([f"{codec:12}", *(f"{row[name]:19}" for name in columns)]))
     lines += ["", "  ".join(f"{name} {rate}" for name, rate in figures["baselines"].items())]
     return "\n".join(lines + [f"{name:34}{found:8}  {wanted}" for name, (found, wanted) in figures["wanted"].items()])
 
@@ -165,9 +158,9 @@ def table(figures: dict[str, Any]) -> str:
 def main(params: int, kind: str, times: int, json_file: Path | None) -> None:
     """Size, error and speed of every codec on one drawn vector."""
     torch.set_num_threads(1)
-    vector = delta(params, kind)
-    bench = Bench(vector, times)
-    baselines, codecs = bench.baselines(), {codec: bench.of(codec) for codec in CODECS}
+    vector, form = delta(params, kind)
+    bench = Bench(vector, form, times)
+    baselines, codecs = bench.baselines(), {codec: bench.of(codec) for codec in (*CHOICES, "lowrank-330")}
     figures = {"parameters": len(vector), "delta": kind, "times": times, "baselines": baselines, "codecs": codecs}
     figures["wanted"] = promises(codecs, baselines)
     click.echo(table(figures))

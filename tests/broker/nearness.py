@@ -56,6 +56,17 @@ def largest_alone(found: Vector, vector: Vector, *, share: float) -> None:
         assert (np.signbit(found[place][mine]) == (vector[place][mine] < 0)).all()
 
 
+def one_row(found: Vector, vector: Vector) -> None:
+    """Steps of .4 of the root mean square, at most 15 of them; a unit is a 256th of a step of the half of it."""
+    wide = vector.astype(np.float64)
+    size = np.sqrt((wide**2).mean()) if len(vector) else 0.0
+    if size < 5 * 256 * TINY * 1.001 or size > 1e37:
+        assert np.abs(found).max(initial=0) <= 10 * size
+        return
+    clipped = np.clip(wide, -6 * size, 6 * size)
+    assert np.abs(found - clipped).max() <= 0.2 * size * 1.001
+
+
 NEAR: Final[dict[str, Callable[[Vector, Vector], None]]] = {
     "float32": exactly,
     "bf16": rounded,
@@ -65,6 +76,7 @@ NEAR: Final[dict[str, Callable[[Vector, Vector], None]]] = {
     "top5": partial(largest_alone, share=0.05),
     "top1": partial(largest_alone, share=0.01),
     "top0.1": partial(largest_alone, share=0.001),
+    "lowrank": one_row,
 }
 assert set(NEAR) == set(CODECS)
 

@@ -10,7 +10,20 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.codecs import CHUNK, CODECS, Cutter, Decoder, Segment, Vector, decode, decoded, encode, encode_chunk, frames
+from broker.codecs import (
+    CHUNK,
+    CODECS,
+    Cutter,
+    Decoder,
+    Form,
+    Segment,
+    Vector,
+    decode,
+    decoded,
+    encode,
+    encode_chunk,
+    frames,
+)
 from broker.codecs.chunks import open_frame
 from broker.errors import WireError
 
@@ -115,16 +128,17 @@ def test_a_frame_longer_than_its_codec_needs_is_refused_before_it_comes() -> Non
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_damaged_chunk_is_named(codec: str) -> None:
-    payload = bytearray(encode(codec, VECTOR))
+    form = Form(((CHUNK,), (CHUNK,), (5,)))
+    payload = bytearray(encode(codec, VECTOR, form))
     second = 4 + int.from_bytes(payload[:4], "little")
     payload[second + 4 + int.from_bytes(payload[second : second + 4], "little") // 2] ^= 0x10
     with pytest.raises(WireError, match="Chunk 1 "):
-        decoded(codec, bytes(payload), len(VECTOR))
+        decoded(codec, bytes(payload), form)
     seen = []
     with pytest.raises(WireError, match="Chunk 1 "):
-        seen += [start for start, _ in decode(codec, bytes(payload), len(VECTOR))]
+        seen += [start for start, _ in decode(codec, bytes(payload), form)]
     with pytest.raises(WireError, match="Chunk 1 "):
-        seen += [start for start, _ in Decoder(codec, len(VECTOR)).feed(bytes(payload))]
+        seen += [start for start, _ in Decoder(codec, form).feed(bytes(payload))]
 
 
 @pytest.mark.parametrize(("codec", "packed"), [("float32", 11), ("float32", 13), ("int8", 6), ("int8", 8)])

@@ -183,7 +183,9 @@ def test_hostile_scales_pass_without_a_warning_to_whoever_checks_the_values() ->
 
 
 def test_unknown_codecs() -> None:
-    with pytest.raises(UsageError, match=r"choose one of float32, bf16, int8, int4, sign, top5, top1, top0\.1"):
+    with pytest.raises(
+        UsageError, match=r"choose one of float32, bf16, int8, int4, sign, top5, top1, top0\.1, lowrank, "
+    ):
         codec_named("pickle")
     with pytest.raises(WireError, match="no codec 'pickle'"):
         decoded("pickle", b"", 1)

@@ -132,6 +132,18 @@ def test_contributions_add_up() -> None:
     assert contributions(SMALL) == [Contribution("NY", 2, 200, 0.0, 80.0), Contribution("M&N", 1, 300, 1.0, 20.0)]
 
 
+def test_how_the_newest_update_of_a_site_was_compressed_is_shown() -> None:
+    small, whole = replace(SMALL.sites[0], codec="lowrank", smaller=331.04, error=0.245), SMALL.sites[1]
+    history = replace(SMALL, sites=(small, whole))
+    ny, mn = contributions(history)
+    assert (ny.codec, ny.smaller, ny.error) == ("lowrank", 331.04, 0.245)
+    assert (mn.codec, mn.smaller, mn.error) == (None, None, None)
+    seen = words(render(history))
+    assert "codec smaller left out weight share" in seen
+    assert "NY 2 200 0.00 lowrank 331 \N{MULTIPLICATION SIGN} 24.5 % 80.0 %" in seen
+    assert "M&N 1 300 1.00 \N{EN DASH} \N{EN DASH} \N{EN DASH} 20.0 %" in seen
+
+
 def test_refusals_of_one_kind_are_one_row() -> None:
     again = replace(SMALL, refusals=(*SMALL.refusals, replace(SMALL.refusals[1], at=1005.0)))
     assert [(row.site, row.times, row.at) for row in refusals(again)] == [("unknown sender", 2, 5.0), ("M&N", 1, 20.0)]

@@ -240,7 +240,7 @@ class SiteActor(Actor):
         target = delta + draft.residual.read(0, 3)
         codec, now = announcement.codec, self.world.now
         self.fuse.before("draft")
-        error = compress(codec, [target.copy()], draft)
+        written = compress(codec, lambda start, stop: delta[start:stop].copy(), LAYOUT.form, draft)
         draft.close()
         self.fuse.done("draft")
         self.trained[draft.payload_digest] = delta
@@ -248,7 +248,7 @@ class SiteActor(Actor):
         steps = int(dict(announcement.plan)["steps"])
         made = Made(
             0, announcement.version, announcement.model_digest, self.world.examples(), steps, 0, (), codec,
-            draft.payload_digest, now, steps / self.speed, draft.payload_bytes, error,
+            draft.payload_digest, now, steps / self.speed, draft.payload_bytes, written.error,
         )  # fmt: skip
         return Trained(made)
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from aggregator.effects import Move, Work
 from aggregator.fold import Fold, Step
-from aggregator.journal import SCHEMA, Accepted, Journal
+from aggregator.journal import Accepted, Journal
+from aggregator.journal_tables import SCHEMA
 from aggregator.opening import reopen
 from aggregator.settings import Aggregation, Folder
 from broker.drive import perform_on

@@ -26,7 +26,9 @@ def half(lower: int, upper: int) -> float:
 
 
 def payload(codec: str, data: bytes, size: int) -> list[float]:
-    """All coordinates of a payload."""
+    """All coordinates of a payload, of a vector that is one tensor of one dimension."""
+    if codec == "lowrank":
+        return matrices(data, [(1, size)])
     values: list[float] = []
     while len(values) < size:
         (length,) = struct.unpack_from("<I", data)
@@ -35,6 +37,31 @@ def payload(codec: str, data: bytes, size: int) -> list[float]:
         data = data[4 + length :]
     assert not data
     return values
+
+
+def matrices(data: bytes, shapes: list[tuple[int, int]]) -> list[float]:
+    """All coordinates of a payload of matrices, of 2^24 coordinates at most each."""
+    values: list[float] = []
+    for rows, columns in shapes:
+        (length,) = struct.unpack_from("<I", data)
+        values += lowrank(zstandard.ZstdDecompressor().decompress(data[4 : 4 + length]), rows, columns)
+        data = data[4 + length :]
+    assert not data
+    return values
+
+
+def lowrank(content: bytes, rows: int, columns: int) -> list[float]:
+    (rank,) = struct.unpack_from("<H", content)
+    if not rank:
+        return [0.0] * (rows * columns)
+    (scale,) = struct.unpack_from("<f", content, 2)
+    exponents, levels = content[6 : 6 + rank], struct.unpack_from(f"<{rank * (rows + columns)}b", content, 6 + rank)
+    left, right = levels[: rank * rows], levels[rank * rows :]
+    return [
+        single(scale * sum(left[j * rows + i] * right[j * columns + k] << exponents[j] for j in range(rank)))
+        for i in range(rows)
+        for k in range(columns)
+    ]
 
 
 def float32(content: bytes, count: int) -> list[float]:

@@ -29,7 +29,7 @@ from broker.messages import (
 )
 from broker.weights import Layout, model_digest
 from site_worker.availability import Availability
-from site_worker.effects import KeepModelPart, KeepNonce, Mark, NoteActivity, NoteSeen, Settle, Store, Trained
+from site_worker.effects import KeepModelPart, KeepNonce, Mark, NoteActivity, NoteSeen, NoteSent, Settle, Store, Trained
 from site_worker.loop import SiteLoop
 from site_worker.models import ModelFolder
 from site_worker.outbox import Made, Outbox
@@ -62,6 +62,8 @@ def store(outbox: Outbox, effect: Any) -> None:
             outbox.settle(settled, at=at)
         case Mark(sequences, published):
             outbox.mark(sequences, published=published)
+        case NoteSent(sequence, parts):
+            outbox.note_sent(sequence, parts)
         case KeepNonce(nonce):
             outbox.next_nonce(nonce)
         case NoteSeen(version, digest):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from broker.checks import Check
-from broker.codecs import CODECS
+from broker.codecs import CHOICES
 from broker.identity import PrivateKey
 from broker.letters import Joined
 from broker.settings import write_secret
@@ -131,7 +131,7 @@ def test_before_joining_all_that_can_be_checked_is_and_nothing_is_changed(tmp_pa
     assert found["training"].figures["step_s"] > 0
     assert "auc" in found["training"].detail
     assert found["layout"].figures == {"parameters": 5}
-    assert set(found["update"].figures) == {"model_bytes", *(f"{codec}_bytes" for codec in CODECS)}
+    assert set(found["update"].figures) == {"model_bytes", *(f"{codec}_bytes" for codec in CHOICES)}
     assert found["update"].figures["model_bytes"] == 20
     assert "not joined yet" in found["federation"].detail
 

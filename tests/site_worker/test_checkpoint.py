@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from broker.errors import StorageError
 from broker.messages import Announcement
+from broker.weights import Layout, map_model, save_model
 from site_worker.checkpoint import Asked, RoundKeeper
 from site_worker.descent import Progress, State
 from site_worker.training import Stopped, TrainingError
@@ -95,6 +97,45 @@ def test_a_damaged_file_costs_the_steps_and_nothing_else(
     assert (kept / "round.aside" / name).is_file()
 
 
+def in_file(path: Path, model: Vector) -> Vector:
+    """A model as a download leaves it: in a file, mapped."""
+    save_model(path, rounds(None).layout, model)
+    return map_model(path)[1]
+
+
+def test_a_model_that_lies_in_a_file_is_kept_as_another_name_of_it(
+    tmp_path: Path, asked: Announcement, model: Vector
+) -> None:
+    file = tmp_path / "7.safetensors"
+    with pytest.raises(Stopped):
+        done(rounds(tmp_path), asked, in_file(file, model), stopping=After(4))
+    assert file.samefile(tmp_path / "round" / "base.safetensors")
+    file.unlink()
+    assert steps_taken(tmp_path, asked, None) == (5, undisturbed(asked, model))
+
+
+@pytest.mark.parametrize("how", ["raw", "other layout", "no link", "gone"])
+def test_a_model_whose_file_cannot_be_kept_is_copied(
+    tmp_path: Path, asked: Announcement, model: Vector, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "7.safetensors"
+    base = in_file(file, model)
+    match how:
+        case "raw":
+            model.tofile(tmp_path / "raw")
+            base = np.memmap(tmp_path / "raw", dtype=np.float32, mode="c")
+        case "other layout":
+            save_model(file, Layout.of({"w": model}), model)
+        case "no link":
+            monkeypatch.setattr(Path, "hardlink_to", failing)
+        case "gone":
+            file.unlink()
+    with pytest.raises(Stopped):
+        done(rounds(tmp_path), asked, base, stopping=After(4))
+    assert (tmp_path / "round" / "base.safetensors").stat().st_nlink == 1
+    assert steps_taken(tmp_path, asked, None) == (5, undisturbed(asked, model))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_no_kept_round(kept: Path, asked: Announcement, model: Vector, name: str) -> None:
     (kept / "round" / name).unlink()
@@ -175,7 +216,7 @@ def test_a_second_one_put_aside_takes_the_place_of_the_first(kept: Path, asked: 
     assert found.announcement.version == 8
 
 
-def failing(_path: Any) -> Any:
+def failing(*_: Any) -> Any:
     raise OSError(28, "No space left on device")
 
 
@@ -187,6 +228,7 @@ def test_a_full_disk_is_logged_once_and_training_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("site_worker.checkpoint.written_whole", failing)
+    monkeypatch.setattr("broker.tensorfile.written_whole", failing)
     trained = done(rounds(tmp_path, checkpoint_s=1e-9), asked, model)
     assert outcome(trained) == undisturbed(asked, model)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
@@ -200,7 +242,7 @@ def test_a_disk_that_fills_up_leaves_what_was_kept_before(
     kept: Path, asked: Announcement, model: Vector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
-        full.setattr("site_worker.checkpoint.written_whole", failing)
+        full.setattr("broker.tensorfile.written_whole", failing)
         with pytest.raises(Stopped):
             done(rounds(kept), asked, None, stopping=After(2))
     assert steps_taken(kept, asked, None) == (5, undisturbed(asked, model))

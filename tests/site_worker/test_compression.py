@@ -1,4 +1,4 @@
-"""Chunk by chunk into a draft: what was sent and what is left are all that was learned, whatever comes between."""
+"""Segment by segment into a draft: what was sent and what is left are all that was learned, whatever comes between."""
 
 import math
 from pathlib import Path
@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from broker.codecs import CHUNK, decoded, encode
+from broker.codecs import CHUNK, Form, decoded, encode
 from broker.messages import parts_of
 from broker.weights import Layout
-from site_worker.compression import compress, stretches, targets
-from site_worker.draft import NOTHING
+from site_worker.compression import Compressed, Stretch, compress, learned
 from site_worker.outbox import Outbox
 from site_worker.training import TrainingError
 from tests.site_worker.bench import made
-from tests.site_worker.drafts import Slip, kept_in_rows, stored
+from tests.site_worker.drafts import Slip, stored
 
 Vector = NDArray[np.float32]
 SIZE = CHUNK + 3
@@ -30,11 +29,23 @@ def drawn(seed: int) -> Vector:
     return np.random.default_rng(seed).normal(size=SIZE).astype(np.float32)
 
 
-def test_a_target_is_what_was_learned_and_what_is_owed_in_chunks() -> None:
-    trained, base, owed = drawn(0), drawn(1), drawn(2)
-    found = list(targets(LAYOUT, LAYOUT.unflatten(trained), base, kept_in_rows(owed, 1000)))
-    assert [len(one) for one in found] == [CHUNK, 3]
-    assert np.array_equal(np.concatenate(found), trained - base + owed)
+def stretch(*pieces: Vector) -> Stretch:
+    whole = np.concatenate(pieces)
+    return lambda start, stop: whole[start:stop].copy()
+
+
+def written(codec: str, *pieces: Vector, slip: Slip | None = None) -> Compressed:
+    size = sum(map(len, pieces))
+    slip = slip or Slip()
+    compressed = compress(codec, stretch(*pieces), Form.of(size), slip.draft)
+    slip.draft.close()
+    return compressed
+
+
+def test_what_was_learned_is_trained_less_base_over_the_borders_of_tensors() -> None:
+    trained, base = drawn(0), drawn(1)
+    read = learned(LAYOUT, LAYOUT.unflatten(trained), base)
+    assert np.array_equal(read(7, CHUNK + 2), (trained - base)[7 : CHUNK + 2])
 
 
 @pytest.mark.parametrize("place", [0, SIZE - 1])
@@ -43,30 +54,36 @@ def test_one_number_that_is_none_anywhere_is_found(place: int, value: float) -> 
     trained, base = drawn(0), drawn(1)
     trained[place] = value
     with pytest.raises(TrainingError, match="not finite"):
-        list(targets(LAYOUT, LAYOUT.unflatten(trained), base, NOTHING))
+        compress("int8", learned(LAYOUT, LAYOUT.unflatten(trained), base), LAYOUT.form, Slip().draft)
 
 
-@pytest.mark.parametrize("codec", ["float32", "int8"])
+@pytest.mark.parametrize("codec", ["float32", "int8", "top1", "lowrank-50"])
 def test_the_payload_is_that_of_the_whole_vector(codec: str) -> None:
-    slip, whole = Slip(), drawn(0)
-    compress(codec, (whole[start:stop].copy() for start, stop in stretches(SIZE)), slip.draft)
+    slip, whole, form = Slip(), drawn(0), LAYOUT.form
+    compressed = compress(codec, stretch(whole), form, slip.draft)
     slip.draft.close()
     payload = slip.written("payloads")
-    assert payload == encode(codec, whole)
+    assert payload == encode(codec, whole, form)
     left = np.frombuffer(slip.written("residual"), dtype="<f4")
-    assert np.array_equal(left, [] if codec == "float32" else whole - decoded(codec, payload, SIZE))
+    assert np.array_equal(left, [] if codec == "float32" else whole - decoded(compressed.codec, payload, form))
 
 
 def test_the_error_is_relative_to_what_was_to_be_sent() -> None:
     # A scale of 1: 127 is sent whole, 0.375 not at all.
-    assert compress("int8", [floats(127, 0.375)], Slip().draft) == pytest.approx(0.375 / math.hypot(127, 0.375))
-    pieces = [floats(127, 0.375), floats(0, 127, 0.375)]
-    assert compress("int8", pieces, Slip().draft) == pytest.approx(math.sqrt(2 * 0.375**2 / (2 * (127**2 + 0.375**2))))
-    assert compress("int8", [floats(127, 0.375), floats(127)], Slip().draft) == pytest.approx(
-        0.375 / math.sqrt(2 * 127**2 + 0.375**2)
-    )
-    assert compress("float32", [floats(127, 0.375)], Slip().draft) == 0.0
-    assert compress("int8", [floats(0, 0)], Slip().draft) == 0.0
+    assert written("int8", floats(127, 0.375)).error == pytest.approx(0.375 / math.hypot(127, 0.375))
+    assert written("float32", floats(127, 0.375)).error == 0.0
+    assert written("int8", floats(0, 0)).error == 0.0
+    border = written("int8", np.full(CHUNK, 127, dtype=np.float32), floats(127, 0.375))
+    assert border.error == pytest.approx(0.375 / math.sqrt((CHUNK + 1) * 127**2 + 0.375**2))
+
+
+def test_the_backlog_counts_rounds_of_learning(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    stored(outbox, made(1), residual=floats(0, 0.25))
+    draft = outbox.draft(2)
+    found = compress("int8", stretch(floats(127, 0.125)), Form.of(2), draft)
+    assert found.backlog == pytest.approx(0.375 / math.hypot(127, 0.125))
+    outbox.close()
 
 
 def test_what_was_sent_and_is_left_adds_up_over_restarts_other_bases_and_absences(tmp_path: Path) -> None:
@@ -76,10 +93,9 @@ def test_what_was_sent_and_is_left_adds_up_over_restarts_other_bases_and_absence
     for sequence, (version, base) in enumerate([(1, floats(0, 0)), (2, floats(5, -3)), (40, floats(-64, 8))], 1):
         outbox = Outbox(path)  # the process is another each time
         draft = outbox.draft(2)
-        learned = {"w": base + floats(127, 0.375)}
-        error = compress("int8", targets(layout, learned, base, draft.residual), draft)
+        delta = learned(layout, {"w": base + floats(127, 0.375)}, base)
+        assert compress("int8", delta, layout.form, draft).error > 0
         draft.close()
-        assert error > 0
         update = made(sequence, base=version, payload=encode("int8", floats(127, round(0.375 * sequence))))
         outbox.store(update)
         payload = b"".join(outbox.part(sequence, part) or b"" for part in range(2))
@@ -95,9 +111,7 @@ def test_a_lossless_update_sends_all_that_is_owed(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
     stored(outbox, made(1), residual=floats(0.25, -8))
     draft = outbox.draft(2)
-    compress(
-        "float32", targets(Layout.of({"w": floats(0, 0)}), {"w": floats(1, 1)}, floats(0, 0), draft.residual), draft
-    )
+    compress("float32", stretch(floats(1, 1)), Form.of(2), draft)
     draft.close()
     payload = encode("float32", floats(1.25, -7))
     assert draft.payload_bytes == sum(map(len, parts_of(payload)))

@@ -8,9 +8,9 @@ import pytest
 from broker.drive import Ack, Tick
 from broker.identity import PrivateKey
 from broker.link import Down, Returned
-from broker.messages import Party
+from broker.messages import Party, bitmap
 from site_worker.dispatch import PATIENCE, RETRY_S
-from site_worker.effects import KeepNonce, Mark, SendPart, Settle, Store
+from site_worker.effects import KeepNonce, Mark, NoteSent, SendPart, Settle, Store
 from site_worker.outbox import Settled
 from tests.site_worker.bench import PROBE_S, Aggregator, Site, only, published
 
@@ -53,10 +53,62 @@ def test_part_by_part(connected: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.messages.PART_BYTES", 3)
     effects = connected.loop._dispatch.added(2, 7)
     assert effects == [SendPart(2, 0, 0)]
-    assert connected.confirm(2, 0) == [SendPart(2, 1, 0)]
+    assert connected.confirm(2, 0)[:2] == [NoteSent(2, 1), SendPart(2, 1, 0)]
     assert connected.confirm(2, 0) == []
-    assert connected.confirm(2, 1) == [SendPart(2, 2, 0)]
-    assert connected.confirm(2, 2) == [Mark((2,), published=True)]
+    connected.now += 2
+    assert connected.confirm(2, 1)[:2] == [NoteSent(2, 2), SendPart(2, 2, 0)]
+    assert connected.state()[2] == "sending update 2: 85 % of 7 bytes, 2 bytes/s, 1 s left"
+    assert connected.confirm(2, 2)[0] == Mark((2,), published=True)
+
+
+@pytest.fixture
+def parted(connected: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Update 1 in four parts, of which the broker has the first two."""
+    trained(connected, 0, payload=b"1234567")
+    monkeypatch.setattr("broker.messages.PART_BYTES", 2)
+    connected.confirm(1, 0)
+    connected.confirm(1, 1)
+    return connected
+
+
+def test_after_a_restart_an_upload_goes_on_at_the_part_that_is_missing(parted: Site) -> None:
+    parted.boot()
+    assert only(parted.up(), SendPart) == [SendPart(1, 2, 0)]
+
+
+def answer(site: Site, *parts: int) -> list[Any]:
+    """Say hello; the effects of the receipt that answers it, and has these parts of update 1."""
+    site.now += PROBE_S * PATIENCE
+    (hello,) = site.hellos(site.feed(Tick()))
+    return receipt(site, 0, answers=hello.nonce, arrived=[(1, bitmap(parts))] if parts else [])
+
+
+def sent(site: Site, effects: list[Any]) -> list[int]:
+    """The parts that are sent from now on, each confirmed at once."""
+    parts: list[int] = []
+    while asked := only(effects, SendPart):
+        parts += [one.part for one in asked]
+        effects = site.confirm(1, asked[-1].part)
+    return parts
+
+
+def test_of_a_lost_update_only_the_parts_that_are_not_there_are_sent_again(parted: Site) -> None:
+    parted.confirm(1, 2)
+    parted.confirm(1, 3)
+    assert sent(parted, answer(parted, 0, 3)) == [1, 2]
+
+
+def test_parts_that_were_lost_while_others_are_being_sent_are_sent_after_all(parted: Site) -> None:
+    assert only(answer(parted, 1), SendPart) == []  # part 2 is on its way
+    assert sent(parted, parted.confirm(1, 2)) == [0, 3]
+
+
+def test_of_parts_that_were_sent_after_the_hello_an_answer_says_nothing(parted: Site) -> None:
+    parted.now += PROBE_S * PATIENCE
+    (hello,) = parted.hellos(parted.feed(Tick()))
+    effects = parted.confirm(1, 2)
+    receipt(parted, 0, answers=hello.nonce, arrived=[(1, bitmap([0, 1]))])
+    assert sent(parted, effects) == [3]
 
 
 def test_a_receipt_settles_accepted_and_refused(connected: Site) -> None:

@@ -11,6 +11,7 @@ import pytest
 from broker.database import open_database
 from broker.errors import StorageError
 from site_worker.outbox import Outbox, Settled, read_last_base, read_local
+from site_worker.past import Past
 from tests.site_worker.bench import made
 from tests.site_worker.drafts import drafted, stored
 
@@ -289,6 +290,37 @@ def test_how_many_parts_were_sent_is_remembered_until_they_are_lost(outbox: Outb
     outbox.mark([1], published=True)
     outbox.mark([2], published=False)
     assert [outbox.sent(sequence) for sequence in (1, 2)] == [2, 0]
+
+
+def test_how_the_newest_update_was_written_is_known_for_the_next(outbox: Outbox) -> None:
+    assert outbox.past() is None
+    drafted(outbox)
+    outbox.store(replace(made(1), choice="lowrank-330", backlog=1.25))
+    drafted(outbox)
+    outbox.store(replace(made(2), choice="lowrank-400", backlog=1.5, training_s=40.0))
+    assert again(outbox).past() == Past("lowrank-400", 1.5, 40.0, None)
+    assert outbox.draft(3).past == Past("lowrank-400", 1.5, 40.0, None)
+    outbox._database.execute("UPDATE updates SET choice = NULL")  # as an older release has left it
+    assert outbox.past() is None
+
+
+def test_the_line_is_as_fast_as_the_newest_update_that_went_out_and_was_timed(outbox: Outbox) -> None:
+    def bytes_per_s() -> float | None:
+        past = outbox.past()
+        assert past is not None
+        return past.bytes_per_s
+
+    for sequence in (1, 2, 3):
+        stored(outbox, made(sequence))
+    outbox.mark([1], published=True, took_s=0.5)
+    assert bytes_per_s() == 14.0  # 7 bytes in half a second
+    outbox.mark([2], published=True, took_s=2.0)
+    assert bytes_per_s() == 3.5
+    outbox.mark([3], published=True)  # it was begun before a restart
+    outbox.mark([2], published=False)
+    assert bytes_per_s() == 3.5
+    outbox.mark([3], published=True, took_s=0.0)
+    assert bytes_per_s() == 3.5
 
 
 def test_the_error_of_the_codec_is_kept(outbox: Outbox) -> None:

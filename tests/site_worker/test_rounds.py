@@ -64,6 +64,19 @@ def test_what_was_sent_and_what_is_left_are_all_that_was_learned(monkeypatch: py
     assert sent + residual == pytest.approx(np.sum(learned, axis=0), abs=1e-6)
 
 
+@pytest.mark.parametrize(("asked", "codec"), [("lowrank-20", "lowrank"), ("int8-coarse", "int8")])
+def test_an_update_names_the_codec_of_the_wire_and_not_how_it_was_asked_for(asked: str, codec: str) -> None:
+    local = rounds(codec="")
+    model = start(local)
+    trained = done(local, announcement(local, model, codec=asked), model)
+    whole = done(local, announcement(local, model, codec="float32"), model)
+    assert trained.made.codec == codec
+    assert trained.residual is not None
+    sent = decoded(codec, trained.payload, local.layout.form)
+    assert sent + trained.residual == pytest.approx(decoded("float32", whole.payload, 5), abs=1e-6)
+    assert np.abs(sent).max() > 0
+
+
 def test_a_lossless_codec_leaves_nothing_and_sends_what_was_left_before() -> None:
     local, left = rounds(codec="float32"), np.full(5, 8.0, dtype=np.float32)
     model = start(local)

@@ -19,6 +19,7 @@ from broker.statistics import FeatureStatistics
 from site_worker.tasks.synthetic import synthetic, tiny
 from site_worker.tasks.task import Measure, Split, Task
 from site_worker.training import Outcome, Plan, Stopped, Trainer, TrainingError, initial_weights
+from tests.site_worker.practice import After
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -70,13 +71,25 @@ def test_the_same_seed_gives_the_same_weights_and_the_given_ones_are_left_alone(
     assert all(np.array_equal(kept[name], start[name]) for name in kept)
 
 
-def test_outcomes_share_no_memory_with_the_model() -> None:
+def test_an_outcome_is_the_live_model_and_no_second_copy() -> None:
     task = tiny()
     trainer, start = Trainer(task, None, seed=0), initial_weights(task)
     first = trainer.train(start, PLAN, threading.Event()).weights["weight"]
     kept = first.copy()
-    trainer.train(start, PLAN, threading.Event())
-    assert np.array_equal(first, kept)
+    again = trainer.train(start, PLAN, threading.Event(), version=1).weights["weight"]
+    assert np.shares_memory(first, again)
+    assert not np.array_equal(first, kept)
+
+
+def test_nothing_of_a_round_stays_once_it_is_over_or_stopped() -> None:
+    network = nn.Linear(4, 1)
+    trainer = Trainer(replace(tiny(), model=lambda: network), None, seed=0)
+    weights = {"weight": np.zeros((1, 4), np.float32), "bias": np.zeros(1, np.float32)}
+    trainer.train(weights, PLAN, threading.Event())
+    assert [one.grad for one in network.parameters()] == [None, None]
+    with pytest.raises(Stopped):
+        trainer.train(weights, PLAN, After(2))
+    assert [one.grad for one in network.parameters()] == [None, None]
 
 
 class Listed(Dataset[tuple[torch.Tensor, ...]]):

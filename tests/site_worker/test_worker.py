@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from broker.drive import Inbox, drive
 from broker.errors import StorageError, UsageError
 from broker.identity import PrivateKey
-from broker.messages import Party
+from broker.link import Outgoing
+from broker.messages import AGGREGATOR, Party, Peer
 from site_worker.draft import Draft
-from site_worker.effects import Halt, Halted, NoteActivity, Train, Trained, TrainingFailed
+from site_worker.effects import Halt, Halted, NoteActivity, SendPart, Train, Trained, TrainingFailed
 from site_worker.outbox import Outbox
 from site_worker.worker import Performer, described
 from tests.site_worker.bench import made
+from tests.site_worker.drafts import drafted
 
 
 class Full(Outbox):
@@ -41,8 +44,9 @@ class Noting:
         return None
 
 
-def performer(outbox: Outbox, rounds: Any, stopping: threading.Event, inbox: Inbox) -> Performer:
-    link: Any = SimpleNamespace()
+def performer(outbox: Outbox, rounds: Any, stopping: threading.Event, inbox: Inbox, **calls: Any) -> Performer:
+    """`calls` are what its link can do."""
+    link: Any = SimpleNamespace(**calls)
     models: Any = SimpleNamespace(make=lambda _legs: np.zeros(3, dtype=np.float32))
     party = Party("fed", "A", PrivateKey.generate())
     return Performer(party, rounds, outbox, models, link=link, inbox=inbox, stopping=stopping)
@@ -84,6 +88,21 @@ def test_whatever_a_task_raises_is_told_as_failed_training(tmp_path: Path, error
     assert isinstance(told, TrainingFailed)
     assert type(error).__name__ in told.reason
     driver.join()
+    outbox.close()
+
+
+def test_an_update_tells_what_its_codec_left_out(tmp_path: Path) -> None:
+    outbox, inbox, sent = Outbox(tmp_path / "outbox.db"), Inbox(), list[Outgoing]()
+    rounds = SimpleNamespace(task_name="x", layout=SimpleNamespace(size=3))
+    driver = performer(outbox, rounds, threading.Event(), inbox, publish=sent.append)
+    for sequence, error in ((1, 0.25), (2, None)):
+        drafted(outbox)
+        outbox.store(replace(made(sequence), error=error))
+        driver.stage([SendPart(sequence, 0, 0)])
+    driver.flush()
+    peer = Peer("fed", "A", driver._party.key.public)
+    parts: list[Any] = [peer.open(one.body, recipients=frozenset({AGGREGATOR}))[0] for one in sent]
+    assert [(part.sequence, part.error) for part in parts] == [(1, 0.25), (2, 0.0)]
     outbox.close()
 
 
