@@ -42,6 +42,9 @@ class Scripted(Workshop):
         self.errors, self.done = list(errors), list[Work]()
         self.meanwhile: Callable[[], None] = lambda: None
 
+    def trouble(self, error: StorageError) -> str:
+        return str(error)
+
     def do(self, work: Work) -> Done:
         self.meanwhile()
         if self.errors:
