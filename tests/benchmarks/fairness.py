@@ -56,6 +56,7 @@ def _prepare(stage: Stage) -> int:
     """Write both payloads; how many parts the large one has."""
     size = len(stage.vector)
     drawn = np.random.default_rng(1).standard_normal(size, dtype=np.float32)
+    drawn *= np.float32(0.1)  # a norm that may be accepted, however many there are
     payload = encode("float32", drawn)
     Path(f"{stage.path / LARGE}.bin").write_bytes(payload)
     drawn[1:] = 0
