@@ -23,7 +23,7 @@ from aggregator.settings import Folder
 from broker.codecs import Vector, chosen
 from broker.differences import KEYFRAME_CODEC, Stretches, difference, keyframe, led_on
 from broker.errors import StorageError, UsageError
-from broker.files import written_whole
+from broker.files import make_durable, written_whole
 from broker.messages import part_bounds
 from broker.weights import FileVector, Layout, save_model, save_stretches
 
@@ -103,6 +103,8 @@ class Downlink:
         path.unlink(missing_ok=True)
         try:
             path.hardlink_to(self.folder.snapshot(wanted.digest))
+            make_durable(path)  # nobody checks it when it is read, as a snapshot is
+            make_durable(path.parent)
         except OSError:
             save_model(path, self._layout, wanted.model)
 

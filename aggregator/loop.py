@@ -345,4 +345,6 @@ class AggregatorLoop:
         """What `status` shows: consuming, publishing and declaring can each be in trouble."""
         self._trouble |= trouble
         reasons = [reason for reason in self._trouble.values() if reason]
-        return SetFact("link", json.dumps([f"waiting: {reasons[0]}" if reasons else "connected", now]).encode())
+        state = reasons[0] if reasons else "connected"
+        waits = bool(reasons) and not state.startswith("waiting")
+        return SetFact("link", json.dumps([f"waiting: {state}" if waits else state, now]).encode())

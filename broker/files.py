@@ -22,19 +22,27 @@ def written_whole(path: Path, *, replace: bool = True, sync: bool = True) -> Ite
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if sync:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            make_durable(temporary)
         if replace:
             temporary.replace(path)
         else:
             path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
             temporary.unlink()
         if sync:
-            _sync_folder(path.parent)
+            make_durable(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def make_durable(path: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, would outlive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
@@ -86,11 +94,3 @@ def whole_or_nothing(folder: Path) -> Iterator[None]:
 def _require_name(path: Path) -> None:
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder; name a file.")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

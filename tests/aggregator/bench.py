@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.downlink import Downlink
+from aggregator.effects import Work
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
@@ -139,7 +140,10 @@ def pending(fold: Fold) -> Vector:
 
 @dataclass
 class Bench:
-    """See the module's docstring. `boot` makes a new loop of what is on disk, as a start after a crash does."""
+    """See the module's docstring. `boot` makes a new loop of what is on disk, as a start after a crash does.
+
+    Work is done at once, or, where it is `slow`, waits for `finish`.
+    """
 
     settings: Settings
     place: Folder
@@ -147,6 +151,8 @@ class Bench:
     names: tuple[str, ...]
     key: PrivateKey = field(default_factory=PrivateKey.generate)
     now: float = 100.0
+    slow: bool = False
+    waiting: list[Work] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.layout = Layout.of({"w": self.model})
@@ -170,8 +176,8 @@ class Bench:
         downlink = Downlink(self.place, layout)
         self.loop = AggregatorLoop(self.settings, party, self.fold, self.journal, rule=rule, read=downlink.part)
         self.link, self.told = WrittenDown(), list[Any]()
-        work = at_once(Workshop(self.journal, self.place, layout), self.told.append)
-        self.performer = Performer(self.journal, downlink, self.link, threading.Event(), work=work)
+        self.at_once, self.waiting = at_once(Workshop(self.journal, self.place, layout), self.told.append), []
+        self.performer = Performer(self.journal, downlink, self.link, threading.Event(), work=self._work)
 
     def start(self) -> None:
         """Connect, hear a hello of every site, publish version 0."""
@@ -201,6 +207,17 @@ class Bench:
             if isinstance(message.token, tuple) and message.token[0] == "receipt":
                 self.loop.handle(Confirmed(message.token), self.now)
         return effects
+
+    def finish(self) -> list[Any]:
+        """Do the first piece of work that waits; all effects of what comes of it."""
+        self.at_once(self.waiting.pop(0))
+        return self.feed(self.told.pop(0))
+
+    def _work(self, work: Work) -> None:
+        if self.slow:
+            self.waiting.append(work)
+        else:
+            self.at_once(work)
 
     def present(self, *names: str) -> list[Any]:
         """The broker says that these sites consume their rounds queues, and the others do not."""
