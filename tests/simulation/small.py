@@ -28,6 +28,24 @@ max_wait_s = 60.0
 seconds = {seconds}
 """
 
+LARGER = """
+title = "larger"
+codec = "auto"
+model_codec = "int8"
+keyframe_every = 7
+[surrogate]
+dimensions = 20000
+[sites]
+number = 2
+[links]
+up_mbit = {up_mbit}
+[plan]
+steps = 10
+learning_rate = 0.1
+[stop]
+seconds = 60.0
+"""
+
 TROUBLE = """
 [faults]
 kills_per_hour = 20.0

@@ -10,8 +10,9 @@ import pytest
 
 from deploy.simulation.result import Result
 from deploy.simulation.run import learning_of, simulate
+from deploy.simulation.scenario import parse
 from deploy.simulation.world import World
-from tests.simulation.small import TROUBLE, quadratics, run
+from tests.simulation.small import LARGER, TROUBLE, quadratics, run
 
 PROGRAM = """
 from tests.simulation.small import TROUBLE, run
@@ -52,6 +53,23 @@ def test_what_a_slow_line_cannot_carry_waits_in_the_outbox() -> None:
     assert slow.ledger.waiting > 20
     assert 3 * 12.5 * 500 < slow.bytes_up <= 3 * 12.5 * 600
     assert fast.bytes_up > 2 * slow.bytes_up
+
+
+@pytest.mark.parametrize(("up_mbit", "choices"), [(1.0, {"top5", "int8-coarse"}), (0.01, {"top5"})])
+def test_the_codec_that_a_site_chooses_follows_from_virtual_time(up_mbit: float, choices: set[str]) -> None:
+    """About 8,000 bytes as int8-coarse, and rounds of 10 s: a line of 125,000 bytes a second is fast, 1,250 slow."""
+    wanted = parse(LARGER.format(up_mbit=up_mbit), Path("larger.toml"))
+    made = list[list[str]]()
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            world = World(wanted, "", learning_of(wanted, 0), 0, path=Path(folder))
+            world.run()
+            outbox = world.sites["S1"].outbox
+            made.append([outbox.update(sequence).choice for sequence in range(1, outbox.last_sequence() + 1)])
+            assert (world.settings.model_codec, world.settings.keyframe_every) == ("int8", 7)
+            world.close()
+    assert made[0] == made[1]
+    assert (made[0][0], set(made[0])) == ("top5", choices)
 
 
 def test_a_slow_site_contributes_as_its_speed_says() -> None:

@@ -57,6 +57,8 @@ MISTAKES = {
         "ends at 8 s, before it begins at 9 s",
     ),
     "codec": (BASE + 'codec = "zip"\n' + QUADRATICS + STOP, "codec 'zip'"),
+    "codec of models": (BASE + 'model_codec = "zip"\n' + QUADRATICS + STOP, "codec 'zip'"),
+    "keyframes": (BASE + "keyframe_every = 0\n" + QUADRATICS + STOP, "`int` >= 1"),
     "plan": (BASE + QUADRATICS + STOP + "[plan]\nsteps = 2\nwarmup_steps = 2\n", "warmup_steps is 2 of 2 steps"),
     "strategy": (
         BASE + QUADRATICS + STOP + '[aggregation]\nstrategy = "guess"\n',
