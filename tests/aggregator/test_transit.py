@@ -1,8 +1,10 @@
 """What `status` says of transfers and of the disk."""
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,24 @@ def test_a_full_disk_is_named_and_other_trouble_is_told_as_it_is(
     assert disk_trouble(tmp_path, OSError("odd")) == "waiting for the disk: odd"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 1000))
     assert "(1.0 kB free); make room, and it goes on by itself" in disk_trouble(tmp_path, OSError("odd"))
+
+
+def test_what_vanishes_while_it_is_counted_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stays", "goes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(bytes(5000))
+    alone = used_bytes(tmp_path / "stays")
+    honest = os.scandir
+
+    def late(path: Any) -> Any:
+        if isinstance(path, str) and Path(path) == tmp_path / "goes":
+            monkeypatch.setattr(os, "scandir", honest)
+            shutil.rmtree(path)
+        return honest(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert used_bytes(tmp_path) == alone > 0
+    assert not (tmp_path / "goes").exists()
 
 
 # ---- progress
