@@ -14,7 +14,7 @@ from aggregator.journal import Journal
 from aggregator.opening import Replayed, replay
 from aggregator.service import serve
 from aggregator.settings import Folder
-from aggregator.status import SiteStatus, Status, read_refused, read_status
+from aggregator.status import Disk, SiteStatus, Status, read_refused, read_status
 from aggregator.steering import pause, resume, stop_after, switch_command
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
@@ -22,6 +22,7 @@ from broker.files import require_writable
 from broker.letters import INITIAL_MODEL, Request
 from broker.node import Node
 from broker.options import AS_JSON, tls_of, tls_options
+from broker.progress import readable_bytes
 from broker.serving import link_maker, log_to_stderr, until_signalled
 from broker.settings import write_secret
 
@@ -180,6 +181,11 @@ def _status_text(found: Status) -> str:
         head.append("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
     if found.last_version:
         head.append(f"training ends at version {found.last_version}")
+    head.append(_disk_text(found.disk))
+    head += [
+        f"{'receiving' if one.site else 'sending'} {one.what}{f' of {one.site}' if one.site else ''}: {one.progress}"
+        for one in found.transfers
+    ]
     if not found.started:
         head.append("not started: version 0 goes out when enough sites have said hello ([start] in aggregator.toml)")
     rows = [f"{'site':<16}{'state':<10}{'from':>6}{'stale':>7}{'accepted':>10}{'refused':>9}  {_HOW}last hello"]
@@ -190,6 +196,15 @@ def _status_text(found: Status) -> str:
         counts = f"{base:>6}{stale:>7}{site.accepted:>10}{site.refused:>9}"
         rows.append(f"{site.site:<16}{site.state:<10}{counts}  {_how(site)}{seen}")
     return "\n".join(head + rows)
+
+
+def _disk_text(disk: Disk) -> str:
+    if disk.full:
+        return disk.full
+    most = f" of at most {readable_bytes(disk.most_payload_bytes)}" if disk.most_payload_bytes else ""
+    since = f", from version {disk.anchor} on" if disk.anchor else ""
+    updates = f"{readable_bytes(disk.payload_bytes)} of updates{most}{since}"
+    return f"disk: {readable_bytes(disk.used_bytes)} used ({updates}), {readable_bytes(disk.free_bytes)} free"
 
 
 _HOW = f"{'codec':<9}{'smaller':>8}{'left out':>10}  "

@@ -21,13 +21,14 @@ MAX_LEAP: Final = 100_000
 class Terms:
     """What an update is held against: `form` is the model's, `digests` maps every version to its model's digest.
 
-    `max_staleness` is in versions, None for no limit.
+    `version` is the newest, whose model may not be made yet. `max_staleness` is in versions, None for no limit.
     """
 
     task: str
     form: Form
     digests: Mapping[int, bytes]
     limits: Limits
+    version: int
     max_staleness: int | None = None
 
 
@@ -39,7 +40,7 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
         raise RefusedUpdate(f"base version {update.base_version} was never published")
     if terms.digests[update.base_version] != update.base_digest:
         raise RefusedUpdate(f"its base is not this federation's version {update.base_version}")
-    staleness = max(terms.digests) - update.base_version
+    staleness = terms.version - update.base_version
     if terms.max_staleness is not None and staleness > terms.max_staleness:
         raise RefusedUpdate(
             f"its base, version {update.base_version}, is {staleness} versions old; this federation takes at most "
@@ -56,16 +57,20 @@ def check_fields(update: UpdatePart, terms: Terms) -> None:
 
 
 class Check:
-    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment."""
+    """A payload held against what was signed and against the limits, piece by piece in order; memory is one segment.
 
-    def __init__(self, update: UpdatePart, terms: Terms) -> None:
-        self._update, self._limits = update, terms.limits
+    `digest` is that of the whole payload, where somebody has taken it.
+    """
+
+    def __init__(self, update: UpdatePart, terms: Terms, *, digest: bytes | None = None) -> None:
+        self._update, self._limits, self._known = update, terms.limits, digest
         self._decoder = Decoder(update.codec, terms.form)
         self._digest, self._bytes, self._squares = hashlib.sha256(), 0, 0.0
 
     def feed(self, piece: Bytes, *, begun: Bytes = b"") -> None:
         """The next piece; `begun` is what `drop` has let go before it. RefusedUpdate at the first thing wrong."""
-        self._digest.update(piece)
+        if self._known is None:
+            self._digest.update(piece)
         self._bytes += len(piece)
         try:
             for source in (begun, piece):
@@ -81,7 +86,8 @@ class Check:
 
     def finish(self) -> float:
         """The L2 norm of the delta."""
-        if self._bytes != self._update.payload_bytes or self._digest.digest() != self._update.payload_digest:
+        digest = self._known or self._digest.digest()
+        if self._bytes != self._update.payload_bytes or digest != self._update.payload_digest:
             raise RefusedUpdate("its parts are not the payload that was signed")
         try:
             self._decoder.finish()

@@ -121,7 +121,7 @@ def read_card(journal: Journal, settings: Settings, layout: Layout, fold: Fold) 
         federation=settings.federation,
         task=settings.task,
         version=row.version,
-        digest=row.digest.hex(),
+        digest=fold.digest.hex(),
         parameters=layout.size,
         made_at=datetime.fromtimestamp(row.at, tz=UTC).isoformat(timespec="seconds"),
         tensors=tuple((tensor.name, tensor.shape) for tensor in layout.tensors),

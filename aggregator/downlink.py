@@ -21,11 +21,11 @@ import numpy as np
 from aggregator.publications import NOTHING, Published
 from aggregator.settings import Folder
 from broker.codecs import Vector, chosen
-from broker.differences import KEYFRAME_CODEC, difference, keyframe, led_on
+from broker.differences import KEYFRAME_CODEC, Stretches, difference, keyframe, led_on
 from broker.errors import StorageError, UsageError
-from broker.files import written_whole
+from broker.files import make_durable, written_whole
 from broker.messages import part_bounds
-from broker.weights import Layout, map_model, save_model, save_stretches
+from broker.weights import FileVector, Layout, save_model, save_stretches
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Downlink:
     """See the module's docstring."""
 
     def __init__(self, folder: Folder, layout: Layout) -> None:
-        self._folder, self._layout = folder, layout
+        self.folder, self._layout = folder, layout
 
     def encode(self, wanted: Wanted) -> list[Published]:
         """Write what is to be published of a version; StorageError if the disk will not have it.
@@ -61,19 +61,19 @@ class Downlink:
             return [] if held is None else [self._keyframe(wanted, held, base.digest)]
         if held is None or base is None or lossless:
             if not lossless:
-                save_model(self._folder.published(wanted.version), self._layout, wanted.model)
+                self._keep_whole(wanted)
             return [self._keyframe(wanted, wanted.model, wanted.digest)]
         difference = self._difference(wanted, held, base)
         if not wanted.key:
             return [difference]
-        _, held = map_model(self._folder.published(wanted.version))
+        held = FileVector(self.folder.published(wanted.version))
         return [difference, self._keyframe(wanted, held, difference.digest)]
 
     def part(self, row: Published, part: int) -> bytes | None:
         """One part of what `encode` has written; None if the file is gone."""
         first, size = part_bounds(part)
         try:
-            with self._folder.payload(*row.name).open("rb") as file:
+            with self.folder.payload(*row.name).open("rb") as file:
                 file.seek(first)
                 return file.read(size) or None
         except OSError:
@@ -81,32 +81,44 @@ class Downlink:
 
     def clean(self, row: Published) -> None:
         """All of it is in the stream: remove what is no longer needed. A file that stays costs room only."""
-        older = (path for path in self._folder.published_files() if path[0] < row.version)
-        for path in (self._folder.payload(*row.name), *(path for _, path in older)):
+        older = (path for path in self.folder.published_files() if path[0] < row.version)
+        for path in (self.folder.payload(*row.name), *(path for _, path in older)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _held(self, wanted: Wanted) -> Vector | None:
+    def _held(self, wanted: Wanted) -> Stretches | None:
         """What sites hold of the newest version that was published; None if nothing, or if the file is gone."""
         if wanted.base is None:
             return None
         if wanted.base.digest == wanted.digest:
             return wanted.model
         with suppress(UsageError, StorageError):
-            return map_model(self._folder.published(wanted.base.version))[1]
+            return FileVector(self.folder.published(wanted.base.version))
         return None
 
-    def _keyframe(self, wanted: Wanted, held: Vector, digest: bytes) -> Published:
-        size = _write(self._folder.payload(wanted.version, NOTHING), keyframe(held))
+    def _keep_whole(self, wanted: Wanted) -> None:
+        """What sites hold is the model itself: its snapshot, under a second name, if it is on the disk."""
+        path = self.folder.published(wanted.version)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        try:
+            path.hardlink_to(self.folder.snapshot(wanted.digest))
+            make_durable(path)  # nobody checks it when it is read, as a snapshot is
+            make_durable(path.parent)
+        except OSError:
+            save_model(path, self._layout, wanted.model)
+
+    def _keyframe(self, wanted: Wanted, held: Stretches, digest: bytes) -> Published:
+        size = _write(self.folder.payload(wanted.version, NOTHING), keyframe(held))
         return Published(wanted.version, NOTHING, digest, b"", KEYFRAME_CODEC, size, 0.0, wanted.at)
 
-    def _difference(self, wanted: Wanted, held: Vector, base: Published) -> Published:
-        path = self._folder.payload(wanted.version, base.version)
+    def _difference(self, wanted: Wanted, held: Stretches, base: Published) -> Published:
+        path = self.folder.payload(wanted.version, base.version)
         codec, form = chosen(wanted.codec).name, self._layout.form
         size = _write(path, difference(wanted.codec, wanted.model, held, form))
         seen = _Seen(wanted.model, held, self._layout.digest)
         coming = seen.through(led_on(codec, _pieces(path), held, form))
-        save_stretches(self._folder.published(wanted.version), self._layout, coming)
+        save_stretches(self.folder.published(wanted.version), self._layout, coming)
         digest = seen.digest.digest()
         return Published(wanted.version, base.version, digest, base.digest, codec, size, seen.error, wanted.at)
 
@@ -114,7 +126,7 @@ class Downlink:
 class _Seen:
     """Looks at what sites will hold while it goes by: its digest, and how far it is from the model."""
 
-    def __init__(self, model: Vector, held: Vector, layout_digest: bytes) -> None:
+    def __init__(self, model: Vector, held: Stretches, layout_digest: bytes) -> None:
         self._model, self._held = model, held
         self.digest = hashlib.sha256(layout_digest)
         self._left_out = self._due = 0.0

@@ -1,10 +1,10 @@
-"""What the aggregator's loop asks of its journal and its disk; what it asks of the link is in broker/drive.py."""
+"""What the aggregator's loop asks of its journal, its disk and its vectors; for the link there is broker/drive.py."""
 
 from dataclasses import dataclass, field
 
 from aggregator.control import Control
 from aggregator.downlink import Wanted
-from aggregator.fold import Vector
+from aggregator.fold import Fold, Step, Vector
 from aggregator.journal import Accepted, Enrolled, VersionRow
 from aggregator.publications import Published
 from aggregator.settings import Aggregation
@@ -42,20 +42,26 @@ class KeepPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Write the model of a version, and what its strategy keeps, to disk, before the version is journaled."""
+class AddVersion:
+    """Journal a version that was decided on; its digest follows."""
 
-    digest: bytes
-    version: int
-    model: Vector = field(repr=False)
-    state: State = field(repr=False, default=NOTHING)
+    row: VersionRow
 
 
 @dataclass(frozen=True, slots=True)
-class AddVersion:
-    """Journal a version."""
+class NoteMade:
+    """Journal the digest of a version whose vectors are there."""
 
-    row: VersionRow
+    version: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NoteState:
+    """Journal the digest of what the strategy keeps, which lies beside the snapshot of a version."""
+
+    version: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,17 @@ class SetFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Encode:
-    """Write to files what is to be published of a version, and journal it; `Encoded` follows."""
+class AddPublished:
+    """Journal what was encoded."""
 
-    wanted: Wanted
+    row: Published
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Make room in the journal, if all payloads take more than this: aggregator/storage.py."""
+
+    most_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +118,69 @@ class LosePublished:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Make the vectors of a version; `Moved` follows."""
+
+    fold: Fold = field(repr=False)
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the model of a version, and what its strategy keeps, to disk; `Saved` follows.
+
+    `bases` says that models of older versions are needed.
+    """
+
+    version: int
+    digest: bytes
+    model: Vector = field(repr=False)
+    state: State = field(repr=False, default=NOTHING)
+    bases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Write to files what is to be published of a version; `Encoded` follows."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Event: the vectors of a version are there."""
+
+    version: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Event: a version has a snapshot; `state` is the digest of what its strategy keeps, None of nothing."""
+
+    version: int
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """Event: these publications lie ready; none, if nothing can be made of this version any more."""
 
     rows: tuple[Published, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Event: work could not be done, and no waiting would help."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRoom:
+    """Event: work waits for room on the disk, for this reason; None: it goes on."""
+
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +206,8 @@ class Ruled:
 
 
 StoreEffect = (
-    Accept | Refuse | KeepPart | Snapshot | AddVersion | NoteSite | NotePresence | SetFact | Encode | NotePublished
-    | LosePublished
+    Bound | Accept | Refuse | KeepPart | AddVersion | NoteMade | NoteState | NoteSite | NotePresence | SetFact
+    | AddPublished | NotePublished | LosePublished
 )  # fmt: skip
+Work = Move | Save | Encode  # takes long: done in this order, one after the other, once its reasons are committed
+Done = Moved | Saved | Encoded

@@ -2,6 +2,8 @@
 
 The model is a fold over table `updates` in the order of `ordinal`: version v is the model v-1 stepped with the updates
 whose ordinals are above `through_ordinal` of v-1 and at most that of v (the view `merged` says it per update).
+The row of a version is there when it is decided on, with the update that made it due; its `digest` is empty until its
+vectors are there too, which the next version waits for.
 Acceptance and deduplication are the same insert: (site, incarnation, sequence) is unique.
 
 The journal belongs to one process; others open it read-only. Methods that write run inside the caller's transaction.
@@ -9,77 +11,20 @@ The journal belongs to one process; others open it read-only. Methods that write
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from aggregator.publications import SCHEMA as PUBLICATIONS
+from aggregator.journal_tables import SCHEMA, UPGRADES, VERSION
 from aggregator.publications import Publications
-from aggregator.transfers import SCHEMA as TRANSFERS
 from aggregator.transfers import Payload, Transfers
 from broker.database import open_database, storing
 from broker.errors import StorageError, UsageError
 from broker.identity import PublicKey
 from broker.messages import UpdatePart
 
-VERSION: Final = 3
-_TABLES: Final = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE sites (
-    site TEXT PRIMARY KEY, public_key TEXT NOT NULL, account TEXT, added_at REAL NOT NULL,
-    incarnation BLOB, answers INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0,
-    examples INTEGER, statistics TEXT, last_seen REAL, present INTEGER, ready INTEGER) WITHOUT ROWID;
-CREATE TABLE updates (
-    ordinal INTEGER PRIMARY KEY,
-    site TEXT NOT NULL, incarnation BLOB NOT NULL, sequence INTEGER NOT NULL,
-    base_version INTEGER NOT NULL, staleness INTEGER NOT NULL, weight REAL NOT NULL,
-    examples INTEGER NOT NULL, steps INTEGER NOT NULL, held_out INTEGER NOT NULL, metrics TEXT NOT NULL,
-    norm REAL NOT NULL, codec TEXT NOT NULL, payload_digest BLOB NOT NULL, payload BLOB NOT NULL,
-    made_at REAL NOT NULL, training_s REAL NOT NULL, accepted_at REAL NOT NULL,
-    transfer INTEGER, payload_bytes INTEGER NOT NULL DEFAULT 0, error REAL NOT NULL DEFAULT 0,
-    UNIQUE (site, incarnation, sequence));
-CREATE TABLE refused (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, incarnation BLOB, sequence INTEGER,
-    reason TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL,
-    UNIQUE (site, incarnation, sequence));
-CREATE TABLE versions (
-    version INTEGER PRIMARY KEY, digest BLOB NOT NULL, through_ordinal INTEGER NOT NULL,
-    updates INTEGER NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL, state BLOB);
-CREATE TABLE presence (at REAL NOT NULL, site TEXT NOT NULL, present INTEGER NOT NULL);
-CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, examples, accepted_at, ordinal,
-    (SELECT min(version) FROM versions WHERE through_ordinal >= ordinal) AS version FROM updates;
-CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples)
-"""
-SCHEMA: Final = ";".join((_TABLES, TRANSFERS, PUBLICATIONS))
-UPGRADES: Final = {
-    1: """
-ALTER TABLE versions ADD COLUMN state BLOB;
-CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples);
-INSERT INTO rules (version, rule, at) SELECT version, rule, at FROM versions ORDER BY version DESC LIMIT 1
-""",
-    2: ";".join(
-        (
-            """
-ALTER TABLE updates ADD COLUMN transfer INTEGER;
-ALTER TABLE updates ADD COLUMN payload_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE updates ADD COLUMN error REAL NOT NULL DEFAULT 0;
-UPDATE updates SET payload_bytes = length(payload);
-ALTER TABLE parts RENAME TO former_parts""",
-            TRANSFERS,
-            """
-INSERT INTO unfinished (site, incarnation, sequence) SELECT DISTINCT site, incarnation, sequence FROM former_parts;
-INSERT INTO parts (transfer, part, body) SELECT transfer, part, body FROM former_parts
-    JOIN unfinished USING (site, incarnation, sequence);
-DROP TABLE former_parts
-""",
-            PUBLICATIONS,
-        )
-    ),
-}
 _NAMELESS_REFUSALS_KEPT: Final = 10_000
 
 
@@ -113,7 +58,8 @@ class Accepted:
 class VersionRow:
     """A version of the model; `rule` is the aggregation that made it, as JSON.
 
-    `state` is the digest of what the strategy keeps besides the model, None if it keeps nothing.
+    `digest` is b"" while the version is made. `state` is the digest of what the strategy keeps besides the model, where
+    that was saved with a snapshot; None if it was not, or if it keeps nothing.
     """
 
     version: int
@@ -232,6 +178,16 @@ class Journal:
                 (row.version, row.digest, row.through_ordinal, row.updates, row.reason, row.rule, row.at, row.state),
             )
 
+    def note_made(self, version: int, digest: bytes) -> None:
+        """The vectors of a version are there."""
+        with storing(str(self.path)):
+            self._database.execute("UPDATE versions SET digest = ? WHERE version = ?", (digest, version))
+
+    def note_state(self, version: int, digest: bytes) -> None:
+        """What the strategy keeps was saved beside the snapshot of a version."""
+        with storing(str(self.path)):
+            self._database.execute("UPDATE versions SET state = ? WHERE version = ?", (digest, version))
+
     def add_rule(self, row: RuleRow) -> None:
         """Decide by which aggregation the versions after `row.version` are made."""
         with storing(str(self.path)):
@@ -274,6 +230,25 @@ class Journal:
         if known is not None and known["public_key"] != key.to_text():
             raise UsageError(f"Site {site} is enrolled with another key; a site's key is never replaced silently.")
 
+    def remove_payloads(self, *, through: int, but: Collection[int]) -> None:
+        """Remove what updates with ordinals up to `through` carried, except those of `but`; their rows stay."""
+        with storing(str(self.path)):
+            rows = self._database.execute(
+                "SELECT ordinal, transfer FROM updates WHERE ordinal <= ? AND NOT removed", (through,)
+            ).fetchall()
+            for row in rows:
+                if row["ordinal"] in but:
+                    continue
+                if row["transfer"] is not None:
+                    self.transfers.remove(row["transfer"])
+                self._database.execute(
+                    "UPDATE updates SET payload = x'', removed = 1 WHERE ordinal = ?", (row["ordinal"],)
+                )
+
+    def set_anchor(self, version: int) -> None:
+        """Note that payloads were removed which only versions up to this one need."""
+        self.set_fact("anchor", str(version).encode())
+
     def set_fact(self, name: str, value: bytes) -> None:
         """Keep a fact of the federation under a name."""
         with storing(str(self.path)):
@@ -285,6 +260,11 @@ class Journal:
         """A fact of the federation."""
         row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else bytes(row["value"])
+
+    def anchor(self) -> int:
+        """The version from which on everything can be made again: aggregator/storage.py."""
+        known = self.fact("anchor")
+        return 0 if known is None else int(known)
 
     def sites(self) -> dict[str, Enrolled]:
         """The registry."""
@@ -348,12 +328,12 @@ class Journal:
     def payload(self, ordinal: int) -> Payload:
         """The payload of an accepted update; StorageError if it was removed to make room."""
         row = self._database.execute(
-            "SELECT codec, transfer, payload, payload_bytes FROM updates WHERE ordinal = ?", (ordinal,)
+            "SELECT codec, transfer, payload, removed FROM updates WHERE ordinal = ?", (ordinal,)
         ).fetchone()
+        if row["removed"]:
+            raise StorageError(f"The payload of update {ordinal} was removed from the journal to make room.")
         if row["transfer"] is not None:
             return self.transfers.payload(row["codec"], row["transfer"])
-        if not row["payload"] and row["payload_bytes"]:
-            raise StorageError(f"The payload of update {ordinal} was removed from the journal to make room.")
         return Payload(row["codec"], lambda position: iter((memoryview(row["payload"])[position:],)))
 
     def merged_by_site(self, *, through: int) -> Iterator[tuple[str, int, int, int]]:
@@ -367,6 +347,13 @@ class Journal:
             (through,),
         )
         yield from map(tuple, rows)
+
+    def payload_bytes(self) -> int:
+        """What all payloads take that are here."""
+        (total,) = self._database.execute(
+            "SELECT coalesce(sum(payload_bytes), 0) FROM updates WHERE NOT removed"
+        ).fetchone()
+        return int(total)
 
     def last_ordinal(self) -> int:
         """Ordinal of the newest accepted update, 0 if there is none."""

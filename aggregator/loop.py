@@ -1,8 +1,11 @@
 """The aggregator without I/O: one event in, state changed, effects out, in the order in which they must happen.
 
-For an update that order is: journal, then ack, then receipt. For a version: snapshot, then journal, then stream, then
-announcement. A kill between any two of these loses nothing: what was not acked comes again and is found in the
-journal; what was not announced is announced at the next start.
+For an update that order is: journal, then ack, then receipt. For a version: journal, then its vectors, its digest into
+the journal, then stream, then announcement. A kill between any two of these loses nothing: what was not acked comes
+again and is found in the journal; what was not made or announced is at the next start.
+
+Work on vectors is done beside the loop (aggregator/workshop.py), in the order in which it was asked for; meanwhile
+updates are taken, and count from the version that is being made.
 
 The loop reads the journal (kept parts, settled sequences) but never writes it: writing is an effect.
 """
@@ -15,7 +18,19 @@ from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
 from aggregator.control import read_control
-from aggregator.effects import Decided, Encoded, KeepPart, Refuse, Registry, Ruled, SetFact
+from aggregator.effects import (
+    Decided,
+    Encoded,
+    Failed,
+    KeepPart,
+    Moved,
+    OutOfRoom,
+    Refuse,
+    Registry,
+    Ruled,
+    Saved,
+    SetFact,
+)
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.publication import Publication
@@ -39,7 +54,7 @@ from broker.link import (
     Stuck,
     Up,
 )
-from broker.messages import AGGREGATOR, Announcement, Hello, Message, Party, Peer, UpdatePart
+from broker.messages import AGGREGATOR, Announcement, Hello, Opened, Party, Peer, UpdatePart
 from broker.plan import PAUSED
 from broker.topology import models_stream, refused_queue, stream_bytes
 
@@ -102,6 +117,8 @@ class AggregatorLoop:
                 return self._on_delivery(event, now)
             case Confirmed() | Consuming() | Encoded():
                 return self._on_publishing(event)
+            case Moved() | Saved() | Failed() | OutOfRoom():
+                return self._on_work(event, now)
             case Registry() | Decided() | Ruled():
                 return self._on_decision(event)
             case _:
@@ -115,6 +132,18 @@ class AggregatorLoop:
                 return self._publication.consuming(event)
             case Encoded():
                 return self._publication.encoded(event)
+
+    def _on_work(self, event: Moved | Saved | Failed | OutOfRoom, now: float) -> Effects:
+        match event:
+            case Moved():  # its model is encoded, if it shall be, before it is moved on
+                made = self._rounds.moved(event) + self._publication.begin()
+                return [*made, *self._publication.ask(), *self._close(now)]
+            case Saved():
+                return self._rounds.saved(event, now)
+            case OutOfRoom(reason):
+                return [self._link_fact(now, disk=reason)]
+            case Failed(error):
+                raise error
 
     def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
         match event:
@@ -173,11 +202,12 @@ class AggregatorLoop:
         return effects + (self._receipts.leave() if self._attendance.connected else [])
 
     def _close(self, now: float) -> Effects:
+        """What is due: a snapshot of the newest version, and the decision on the next."""
+        saving = self._rounds.save(now)
         closed = self._rounds.close(self._attendance.present, self._attendance.sites, now)
-        if not closed:
-            return []
-        self._budgets.fix(self._attendance.sites)
-        return closed + self._publication.begin()
+        if closed:
+            self._budgets.fix(self._attendance.sites)
+        return saving + closed
 
     # ---- what sites send
 
@@ -186,29 +216,28 @@ class AggregatorLoop:
             return self._publication.read_back(delivery)
         site = delivery.queue.removeprefix(f"fq.{self._party.federation}.").removesuffix(".updates")
         try:
-            message, body = self._open(site, delivery)
-            effects = self._on_message(site, message, body, now)
+            effects = self._on_message(site, self._open(site, delivery), now)
         except WireError as error:
             effects = self._refuse(Refuse(site, None, None, str(error), len(delivery.body), now))
         return [*effects, Ack(delivery), *self._close(now)]
 
-    def _on_message(self, site: str, message: Message, body: bytes, now: float) -> Effects:
-        match message:
-            case UpdatePart():
-                return self._on_part(site, message, body, now)
-            case Hello():
-                return self._on_hello(site, message, now)
+    def _on_message(self, site: str, opened: Opened, now: float) -> Effects:
+        match opened.message:
+            case UpdatePart() as update:
+                return self._on_part(site, update, opened, now)
+            case Hello() as hello:
+                return self._on_hello(site, hello, now)
             case _:
                 raise WireError("A site sends updates and hellos, nothing else.")
 
-    def _open(self, site: str, delivery: Delivery) -> tuple[Message, bytes]:
+    def _open(self, site: str, delivery: Delivery) -> Opened:
         enrolled = self._attendance.sites.get(site)
         if enrolled is None:
             raise WireError(f"Site {site} is not enrolled.")
         if enrolled.account is not None and delivery.user_id != enrolled.account:
             raise WireError(f"It was published by account {delivery.user_id!r}, not by {enrolled.account!r}.")
         peer = Peer(self._party.federation, site, enrolled.key)
-        return peer.open(delivery.body, recipients=frozenset({AGGREGATOR}))
+        return peer.opened(delivery.body, recipients=frozenset({AGGREGATOR}))
 
     def _on_hello(self, site: str, hello: Hello, now: float) -> Effects:
         try:
@@ -224,7 +253,8 @@ class AggregatorLoop:
             return effects + self._publication.begin(key=True)
         return effects + self._publication.announcing.tell(site)
 
-    def _on_part(self, site: str, update: UpdatePart, body: bytes, now: float) -> Effects:
+    def _on_part(self, site: str, update: UpdatePart, opened: Opened, now: float) -> Effects:
+        body = opened.body
         settlement = self._receipts.of(site, update.incarnation, known=update.settled)
         if update.sequence > settlement.through + MAX_LEAP:
             raise WireError(f"Sequence {update.sequence} leaps over {MAX_LEAP} others.")
@@ -233,7 +263,7 @@ class AggregatorLoop:
         try:
             check_fields(update, self._rounds.terms)
             if update.parts == 1:
-                return self._accept(site, update, body, norm=self._measured(update, body), now=now)
+                return self._accept(site, update, body, norm=self._measured(update, opened), now=now)
             reception = self._receptions.of(site, update, self._rounds.terms)
             if update.part in reception.parts:
                 return []
@@ -248,9 +278,9 @@ class AggregatorLoop:
         self._receptions.over(site)
         return kept + self._accept(site, update, body, norm=norm, now=now)
 
-    def _measured(self, update: UpdatePart, payload: bytes) -> float:
-        check = Check(update, self._rounds.terms)
-        check.feed(payload)
+    def _measured(self, update: UpdatePart, opened: Opened) -> float:
+        check = Check(update, self._rounds.terms, digest=opened.digest)
+        check.feed(opened.body)
         return check.finish()
 
     def _accept(self, site: str, update: UpdatePart, body: bytes, *, norm: float, now: float) -> Effects:
@@ -315,4 +345,6 @@ class AggregatorLoop:
         """What `status` shows: consuming, publishing and declaring can each be in trouble."""
         self._trouble |= trouble
         reasons = [reason for reason in self._trouble.values() if reason]
-        return SetFact("link", json.dumps([f"waiting: {reasons[0]}" if reasons else "connected", now]).encode())
+        state = reasons[0] if reasons else "connected"
+        waits = bool(reasons) and not state.startswith("waiting")
+        return SetFact("link", json.dumps([f"waiting: {state}" if waits else state, now]).encode())

@@ -1,7 +1,8 @@
 """Making a federation's journal, and bringing its model back from disk: by the newest snapshot, or by folding all.
 
-The model of version v is determined by version 0 and the journal alone. A snapshot only spares the time to fold; if it
-is missing or damaged, an older one is folded forward, and every version passed on the way must have its digest.
+The model of version v is determined by version 0 and the journal alone. A snapshot only spares the time to fold, and is
+written now and then; if it is missing or damaged, an older one is folded forward, and every version passed on the way
+must have its digest. What was decided on and not made yet when a process ended is made likewise.
 """
 
 from collections.abc import Iterator, Mapping
@@ -61,13 +62,18 @@ def restore(
     versions = journal.versions()
     if at_version is not None and not 0 <= at_version < len(versions):
         raise UsageError(f"There is no version {at_version}; choose 0 to {len(versions) - 1}.")
+    if at_version is not None and 0 < at_version < journal.anchor():
+        raise UsageError(
+            f"Versions before {journal.anchor()} can no longer be made: the updates of which they consist were removed "
+            f"to make room. Choose version {journal.anchor()} to {len(versions) - 1}, or 0."
+        )
     if at_version is not None:
         versions = versions[: at_version + 1]
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
     layout, fold, position = _newest_snapshot(journal, folder, versions)
     for row, _ in _folding(journal, fold, versions[position:]):
-        if fold.digest != row.digest:
+        if row.digest not in (b"", fold.digest):
             raise StorageError(
                 f"Folding the journal does not give version {row.version}; restore the folder from a backup."
             )
@@ -78,9 +84,19 @@ def restore(
     return layout, fold
 
 
+def reopen(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Fold]:
+    """`restore` for the process that owns the journal: a version that was being made is made, and journaled."""
+    layout, fold = restore(journal, folder, aggregation)
+    if not journal.versions()[-1].digest:
+        journal.begin()
+        journal.note_made(fold.made, fold.digest)
+        journal.commit()
+    return layout, fold
+
+
 @dataclass(frozen=True)
 class Replayed:
-    """One version as folded again: its row, and whether the fold gave the journaled digest."""
+    """One version as folded again: its row, and whether the fold gave what is journaled of it."""
 
     row: VersionRow
     members: tuple[tuple[str, int, int], ...]
@@ -88,16 +104,23 @@ class Replayed:
 
 
 def replay(journal: Journal, folder: Folder) -> Iterator[Replayed]:
-    """Fold everything again from version 0, yielding every version with its (site, sequence, staleness) members."""
+    """Fold everything again, yielding every version with its (site, sequence, staleness) members.
+
+    From version 0, or from the anchor where payloads before it were removed (aggregator/storage.py).
+    """
     versions = journal.versions()
     if not versions:
         raise UsageError(f"{folder.path} holds no federation; run 'fedqueue aggregator init' first.")
-    layout, model = load_model(folder.snapshot(versions[0].digest))
-    fold = _fold_at(journal, folder, layout, model, versions[0])
-    yield Replayed(versions[0], (), fold.digest == versions[0].digest)
+    first, versions = versions[journal.anchor()], versions[journal.anchor() :]
+    if first.version:
+        _, fold = restore(journal, folder, Aggregation(), at_version=first.version)
+    else:
+        fold = _fold_at(journal, folder, *load_model(folder.snapshot(first.digest)), first)
+    yield Replayed(first, (), (fold.digest, fold.state.digest) == (first.digest, first.state))
     for row, updates in _folding(journal, fold, versions):
         members = tuple((one.site, one.sequence, one.staleness) for one in updates)
-        yield Replayed(row, members, (fold.digest, fold.state.digest) == (row.digest, row.state))
+        same = row.digest in (b"", fold.digest) and (row.state is None or row.state == fold.state.digest)
+        yield Replayed(row, members, same)
 
 
 def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[Strategy, Situation, Direction]]:
@@ -116,20 +139,40 @@ def directions(journal: Journal, versions: list[VersionRow]) -> Iterator[tuple[S
 
 
 def prune_snapshots(journal: Journal, folder: Folder, *, keep: int = SNAPSHOTS_KEPT) -> None:
-    """Keep version 0 and the newest snapshots: everything else follows from the journal."""
-    versions = journal.versions()
-    kept = [versions[0], *versions[-keep:]]
+    """Keep version 0, the anchor and the newest snapshots that there are: everything else follows from the journal."""
+    versions, files = journal.versions(), set(folder.models.glob("*.safetensors"))
+    kept = [versions[0], versions[journal.anchor()], *snapshots(journal, folder)[-keep:]]
     wanted = {folder.snapshot(row.digest) for row in kept}
     wanted |= {folder.state(row.state) for row in kept if row.state is not None}
-    for path in folder.models.glob("*.safetensors"):
-        if path not in wanted:
-            with suppress(OSError):  # a file that stays costs room only
-                path.unlink()
+    for path in files - wanted:
+        with suppress(OSError):  # a file that stays costs room only
+            path.unlink()
+
+
+def snapshots(journal: Journal, folder: Folder) -> list[VersionRow]:
+    """The versions that have a snapshot with all that belongs to it, oldest first."""
+    return [row for row in journal.versions() if _may_be_begun_from(row) and folder.snapshot(row.digest).is_file()]
+
+
+def _may_be_begun_from(row: VersionRow) -> bool:
+    """Whether a snapshot of this version would do: not without what its strategy keeps."""
+    return bool(row.digest) and (row.version == 0 or row.state is not None or not rule_of(row).build().keeps)
+
+
+def sources_in(journal: Journal, folder: Folder, layout: Layout) -> Sources:
+    """What a fold fetches from: the journal, and snapshots; `journal` may be another connection than its owner's."""
+
+    def older(version: int) -> Vector:
+        return restore(journal, folder, Aggregation(), at_version=version)[1].model
+
+    return Sources(journal, form=layout.form, older=older)
 
 
 def _newest_snapshot(journal: Journal, folder: Folder, versions: list[VersionRow]) -> tuple[Layout, Fold, int]:
     for position in range(len(versions) - 1, -1, -1):
         row = versions[position]
+        if not _may_be_begun_from(row):
+            continue
         try:
             layout, model = load_model(folder.snapshot(row.digest))
             state = load_state(folder.state(row.state or b""), row.state)
@@ -137,7 +180,7 @@ def _newest_snapshot(journal: Journal, folder: Folder, versions: list[VersionRow
             continue
         fold = _fold_at(journal, folder, layout, model, row)
         if fold.digest == row.digest:
-            fold.state = state
+            fold.state, fold.saved = state, row.version
             fold.memory = recalled(journal.merged_by_site(through=row.through_ordinal))
             return layout, fold, position
     raise StorageError(
@@ -146,13 +189,9 @@ def _newest_snapshot(journal: Journal, folder: Folder, versions: list[VersionRow
 
 
 def _fold_at(journal: Journal, folder: Folder, layout: Layout, model: Vector, row: VersionRow) -> Fold:
-    """A fold at a version, which fetches from the journal and from snapshots."""
-
-    def older(version: int) -> Vector:
-        return restore(journal, folder, Aggregation(), at_version=version)[1].model
-
-    sources = Sources(journal, form=layout.form, older=older)
-    return Fold.at(rule_of(row).build(), layout.digest, model, row.version, sources, form=layout.form)
+    """A fold at a version."""
+    fetch = sources_in(journal, folder, layout)
+    return Fold.at(rule_of(row).build(), layout.digest, model, row.version, fetch, form=layout.form)
 
 
 def _folding(journal: Journal, fold: Fold, versions: list[VersionRow]) -> Iterator[tuple[VersionRow, list[Folded]]]:

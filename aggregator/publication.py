@@ -17,7 +17,7 @@ from typing import Any, Final
 from aggregator.announcing import Announcing, Offer
 from aggregator.budgets import WirePlan
 from aggregator.downlink import Wanted
-from aggregator.effects import Encode, Encoded, LosePublished, NotePublished
+from aggregator.effects import AddPublished, Encode, Encoded, LosePublished, NotePublished
 from aggregator.fold import Fold
 from aggregator.publications import Published
 from aggregator.settings import Settings
@@ -95,7 +95,7 @@ class Publication:
             return self._listen() if self._job.row.offset is None else []
         if self._encoding:
             return []
-        if self._due or self._newest is None or self._newest.version < self._fold.version:
+        if self._due or self._newest is None or self._newest.version < self._fold.made:
             return self._next()
         self._probing = (self._newest, self._now + PROBED_S)
         assert self._newest.offset is not None
@@ -113,13 +113,14 @@ class Publication:
         return [Cancel(self._stream), LosePublished(), *self.begin(key=True)]
 
     def encoded(self, event: Encoded) -> Effects:
-        """What was asked for lies in files, and is journaled."""
+        """What was asked for lies in files."""
         self._encoding = False
         for row in event.rows:
             self._rows[row.name] = self._newest = row
             self._note_digest(row.version, row.digest)
         self._due = list(event.rows)
-        return self._next() if self._due or self._behind else []
+        added = list(map(AddPublished, event.rows))
+        return [*added, *self._next()] if self._due or self._behind else []
 
     def announce_again(self) -> Effects:
         """What sites are asked to do has changed: tell all of them, unless a version on its way will."""
@@ -188,12 +189,12 @@ class Publication:
     @property
     def _behind(self) -> bool:
         """Whether something is to be encoded."""
-        return self._key_wanted or self._newest is None or self._newest.version < self._fold.version
+        return self._key_wanted or self._newest is None or self._newest.version < self._fold.made
 
     def _unfinished(self, row: Published, newest: Published) -> bool:
         """Whether to go on with a publication after a restart: not if models go out whole and there is a newer one."""
         whole = codec_named(self._codec).lossless
-        return row.version == newest.version and not row.there and not (whole and self._fold.version > row.version)
+        return row.version == newest.version and not row.there and not (whole and self._fold.made > row.version)
 
     def _next(self) -> Effects:
         """The next publication that lies ready, else what is to be encoded."""
@@ -206,12 +207,12 @@ class Publication:
         return []
 
     def ask(self) -> Effects:
-        """What is to be encoded; once an event is dealt with, so that the model is the one that the effect means."""
-        if not self._asking:
+        """What is to be encoded, of the newest model: so once an event is dealt with, and not while the model moves."""
+        if not self._asking or self._fold.moving:
             return []
         key, self._key_wanted, self._asking = self._key_wanted or self._key_due, False, False
         fold = self._fold
-        return [Encode(Wanted(fold.version, fold.digest, fold.model, self._newest, self._codec, key, self._now))]
+        return [Encode(Wanted(fold.made, fold.digest, fold.model, self._newest, self._codec, key, self._now))]
 
     @property
     def _key_due(self) -> bool:
@@ -219,7 +220,7 @@ class Publication:
         if codec_named(self._codec).lossless:
             return False
         newest = max((row.version for row in self._rows.values() if row.keyframe and row.there), default=None)
-        return newest is not None and self._fold.version - newest >= self._settings.keyframe_every
+        return newest is not None and self._fold.made - newest >= self._settings.keyframe_every
 
     def _listen(self) -> Effects:
         """From the first part, with a reader that tells its offset."""

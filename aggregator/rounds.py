@@ -11,7 +11,19 @@ from collections.abc import Collection
 from typing import Any
 
 from aggregator.admission import Terms
-from aggregator.effects import Accept, AddVersion, NoteSite, SetFact, Snapshot
+from aggregator.effects import (
+    Accept,
+    AddVersion,
+    Bound,
+    Move,
+    Moved,
+    NoteMade,
+    NoteSite,
+    NoteState,
+    Save,
+    Saved,
+    SetFact,
+)
 from aggregator.fold import Fold
 from aggregator.journal import Accepted, Journal, VersionRow
 from aggregator.memory import Contribution
@@ -31,8 +43,9 @@ class Rounds:
         self._aggregation = settings.aggregation
         versions = journal.versions()
         self._begun = versions[-1].at
-        self.digests = {row.version: row.digest for row in versions}
+        self.digests = {row.version: row.digest for row in versions if row.digest}
         self.digests |= {row.version: row.digest for row in journal.publications.rows()}
+        self._save_at = 0.0
         self._ordinal = journal.last_ordinal()
         self._oldest = journal.oldest_open(versions[-1].through_ordinal)
         known = journal.fact("statistics")
@@ -55,15 +68,19 @@ class Rounds:
             self.fold.form,
             self.digests,
             self._settings.limits,
+            self.fold.version,
             self._aggregation.max_staleness,
         )
 
     def deadline(self) -> float | None:
-        """When a version, or the start, is due even if nothing arrives."""
+        """When a version, a snapshot or the start is due even if nothing arrives."""
         if not self.started:
             first = self._first_hello
             return None if first is None else first + self._settings.start.start_after_s
-        return None if self._oldest is None else min(self._due_at(self._oldest))
+        if self.fold.moving:
+            return None
+        due = () if self._oldest is None else self._due_at(self._oldest)
+        return min((*due, self._save_at) if self._unsaved else due, default=None)
 
     def _due_at(self, oldest: float) -> tuple[float, ...]:
         """When the buffer whose first update came at `oldest` is due by the clock."""
@@ -121,7 +138,6 @@ class Rounds:
         """
         staleness = self.fold.version - update.base_version
         self._ordinal += 1
-        self.fold.fetch.hold(self._ordinal, site, update, body)
         self.fold.add(Contribution(site, self._ordinal, staleness, update.examples, update.base_version))
         self._oldest = now if self._oldest is None else self._oldest
         weight = self.fold.strategy.worth.discount(staleness)
@@ -129,17 +145,38 @@ class Rounds:
         return Accept(Accepted(self._ordinal, site, update, payload, staleness, weight, norm, now))
 
     def close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> Effects:
-        """The next version, if one is due: snapshot first, then the journal."""
-        reason = self._reason_to_close(present, enrolled, now)
+        """Decide on the next version, if one is due and the one before it is made: its vectors follow."""
+        reason = None if self.fold.moving else self._reason_to_close(present, enrolled, now)
         if reason is None:
             return []
-        fold, count = self.fold, len(self.fold.buffer)
-        fold.step()
-        self.digests[fold.version] = fold.digest
+        count, step = len(self.fold.buffer), self.fold.decide()
         self._oldest, self._begun = None, now
-        state = fold.state.digest
-        row = VersionRow(fold.version, fold.digest, self._ordinal, count, reason, self._rule, now, state)
-        return [Snapshot(row.digest, row.version, fold.model, fold.state), AddVersion(row)]
+        row = VersionRow(step.version, b"", self._ordinal, count, reason, self._rule, now)
+        return [AddVersion(row), Move(self.fold, step)]
+
+    def moved(self, event: Moved) -> Effects:
+        """A version is made."""
+        self.fold.settle(event.digest)
+        self.digests[event.version] = event.digest
+        return [NoteMade(event.version, event.digest)]
+
+    def save(self, now: float) -> Effects:
+        """A snapshot, if one is due: of every version where models of older ones are needed, else now and then."""
+        fold = self.fold
+        if fold.moving or not self._unsaved or not (now >= self._save_at or fold.strategy.bases):
+            return []
+        fold.saved = fold.made
+        return [Save(fold.made, fold.digest, fold.model, fold.state, fold.strategy.bases)]
+
+    def saved(self, event: Saved, now: float) -> Effects:
+        """A snapshot is there; the next is due after a while."""
+        self._save_at = now + self._settings.snapshot_every_s
+        most = round(self._settings.storage.journal_gb * 1e9)
+        return [*([] if event.state is None else [NoteState(event.version, event.state)]), Bound(most)]
+
+    @property
+    def _unsaved(self) -> bool:
+        return self.fold.saved < self.fold.made
 
     def _reason_to_close(self, present: set[str] | None, enrolled: Collection[str], now: float) -> str | None:
         if self._oldest is None:

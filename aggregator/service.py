@@ -1,15 +1,17 @@
 """The aggregator as a process: threads drive the loop, SQLite keeps its journal, RabbitMQ is its link.
 
-One thread does everything but the network: it takes an event, lets the loop decide, stores, commits once for the
-events that waited together, and only then acks and publishes. A full disk stops it there, visibly, until there is room;
-meanwhile the inbox fills and TCP holds the broker back, so nothing is taken that could not be kept.
+One thread takes an event, lets the loop decide, stores, commits once for the events that waited together, and only
+then acks and publishes. A full disk stops it there, visibly, until there is room; meanwhile the inbox fills and TCP
+holds the broker back, so nothing is taken that could not be kept. The network has threads of its own, and so has what
+takes long about a version (aggregator/workshop.py): it begins once the version is committed.
 """
 
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -19,64 +21,63 @@ from aggregator.control import read_control
 from aggregator.downlink import Downlink
 from aggregator.effects import (
     Accept,
+    AddPublished,
     AddVersion,
+    Bound,
     Decided,
-    Encode,
-    Encoded,
     KeepPart,
     LosePublished,
+    NoteMade,
     NotePresence,
     NotePublished,
     NoteSite,
+    NoteState,
     Refuse,
     Registry,
     Ruled,
     SetFact,
-    Snapshot,
     StoreEffect,
+    Work,
 )
+from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
-from aggregator.opening import BASES_KEPT, SNAPSHOTS_KEPT, prune_snapshots, restore, rule_of, rule_text
-from aggregator.publications import Published
+from aggregator.opening import reopen, rule_of, rule_text, sources_in
 from aggregator.rules import rule_in_force
 from aggregator.settings import Folder, Settings
+from aggregator.storage import bound_journal
+from aggregator.workshop import DISK_RETRY_S, Background, Workshop, put_away
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import StorageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
 from broker.messages import AGGREGATOR, Party
-from broker.weights import Layout, save_model
+from broker.room import disk_trouble
+from broker.weights import Layout
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 16
-DISK_RETRY_S: Final = 2.0
 LOOK_S: Final = 1.0
-PRUNE_EVERY: Final = 10
 
 
 class Performer:
-    """Does the loop's effects: stores as they come, in one transaction; the link's only after the commit."""
+    """Does the loop's effects: stores as they come, in one transaction; work and the link's only after the commit."""
 
     def __init__(
         self,
         journal: Journal,
-        folder: Folder,
-        layout: Layout,
+        downlink: Downlink,
         link: Link,
         stopping: threading.Event,
         *,
-        tell: Callable[[object], None],
+        work: Callable[[Work], None],
     ) -> None:
-        """`tell` takes what the loop is to be told of once it is committed."""
-        self._journal, self._folder, self._layout, self._link, self._stopping = journal, folder, layout, link, stopping
-        self._downlink, self._tell = Downlink(folder, layout), tell
+        """`work` takes what is to be done beside the loop, which is told what comes of it."""
+        self._journal, self._downlink, self._link, self._stopping = journal, downlink, link, stopping
+        self._work = work
         self._staged: list[Any] = []
-        # Of this batch: a model may have moved on when it is retried.
-        self._written: set[bytes] = set()
-        self._encoded: dict[int, tuple[Published, ...]] = {}
 
     def stage(self, effects: Sequence[Any]) -> None:
         """See broker/drive.py. Flushes by itself once much is held: a batch of small last parts makes large updates."""
@@ -91,12 +92,10 @@ class Performer:
         """See broker/drive.py."""
         self._until_stored(self._journal.commit, again=self._store_again_and_commit)
         staged, self._staged = self._staged, []
-        encoded, self._encoded = self._encoded, {}
-        self._written.clear()
         for effect in staged:
             match effect:
-                case Encode():
-                    self._tell(Encoded(encoded[id(effect)]))
+                case _ if isinstance(effect, Work):
+                    self._work(effect)
                 case NotePublished(row) if row.there:
                     self._downlink.clean(row)
                 case _ if isinstance(effect, StoreEffect):
@@ -114,7 +113,7 @@ class Performer:
             try:
                 step()
             except StorageError as error:
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - an operator reads a sentence, not a traceback
+                log.error("%s", disk_trouble(self._downlink.folder.path, error))  # noqa: TRY400 - an operator reads a sentence, not a traceback
                 self._journal.rollback()
                 if self._stopping.wait(DISK_RETRY_S):
                     raise
@@ -143,36 +142,21 @@ class Performer:
                 )  # fmt: skip
             case KeepPart(site, update, body, at):
                 self._journal.transfers.keep(site, update, body, at=at)
-            case Snapshot(digest) if digest in self._written:
-                pass
-            case Snapshot():
-                self._save(effect)
             case AddVersion(row):
                 self._journal.add_version(row)
-                if row.version % PRUNE_EVERY == 0:
-                    bases = rule_of(row).build().bases
-                    prune_snapshots(self._journal, self._folder, keep=BASES_KEPT if bases else SNAPSHOTS_KEPT)
-            case Encode():
-                self._encode(effect)
+            case NoteMade(version, digest):
+                self._journal.note_made(version, digest)
+            case NoteState(version, digest):
+                self._journal.note_state(version, digest)
+            case Bound(most_bytes):
+                bound_journal(self._journal, self._downlink.folder, most_bytes=most_bytes)
             case _:
                 self._note(effect)
 
-    def _save(self, snapshot: Snapshot) -> None:
-        kept = snapshot.state.digest
-        if kept is not None:
-            snapshot.state.save(self._folder.state(kept))
-        path, metadata = self._folder.snapshot(snapshot.digest), {"version": str(snapshot.version)}
-        save_model(path, self._layout, snapshot.model, metadata=metadata)
-        self._written.add(snapshot.digest)
-
-    def _encode(self, effect: Encode) -> None:
-        if id(effect) not in self._encoded:
-            self._encoded[id(effect)] = tuple(self._downlink.encode(effect.wanted))
-        for row in self._encoded[id(effect)]:
-            self._journal.publications.add(row)
-
-    def _note(self, effect: NoteSite | NotePresence | SetFact | NotePublished | LosePublished) -> None:
+    def _note(self, effect: NoteSite | NotePresence | SetFact | AddPublished | NotePublished | LosePublished) -> None:
         match effect:
+            case AddPublished(row):
+                self._journal.publications.add(row)
             case NotePublished(row):
                 self._journal.publications.note(row)
             case LosePublished():
@@ -202,6 +186,8 @@ def _log(effect: StoreEffect) -> None:
             log.warning("refused site=%s sequence=%s reason=%s", effect.site, effect.sequence, effect.reason)
         case AddVersion(row):
             log.info("version=%d updates=%d reason=%s", row.version, row.updates, row.reason)
+        case NoteMade(version):
+            log.info("version=%d is made", version)
         case NotePresence(changed=True):
             log.info("site=%s %s", effect.site, "present" if effect.present else "away")
         case SetFact("link", value):
@@ -226,7 +212,7 @@ def serve(
         link = make_link(inbox.put)
         try:
             settings = _ruled(settings, journal)
-            layout, fold = restore(journal, folder, settings.aggregation)
+            layout, fold = reopen(journal, folder, settings.aggregation)
             party = Party(settings.federation, AGGREGATOR, key)
             known = _decisions(journal)  # read before the loop does, so that nothing falls between
             downlink = Downlink(folder, layout)
@@ -234,14 +220,40 @@ def serve(
                 settings, party, fold, journal, rule=rule_text(settings.aggregation), read=downlink.part
             )
             watch = threading.Thread(target=_watch, args=(folder, known, inbox, stopping), daemon=True)
-            performer = Performer(journal, folder, layout, link, stopping, tell=inbox.put)
-            watch.start()
-            link.open()
-            drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
+            with _beside(journal, folder, layout, fold, stopping, tell=inbox.put) as background:
+                performer = Performer(journal, downlink, link, stopping, work=background.take)
+                watch.start()
+                link.open()
+                drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
         finally:
             inbox.close()
             link.close()
             journal.close()
+
+
+@contextmanager
+def _beside(
+    journal: Journal,
+    folder: Folder,
+    layout: Layout,
+    fold: Fold,
+    stopping: threading.Event,
+    *,
+    tell: Callable[[object], None],
+) -> Iterator[Background]:
+    """The thread for what takes long, with a connection to the journal of its own; at an orderly end it has saved."""
+    reader = Journal(folder.journal_file)
+    fold.fetch = sources_in(reader, folder, layout)
+    workshop = Workshop(reader, folder, layout)
+    background = Background(workshop, stopping, tell=tell)
+    try:
+        background.start()
+        yield background
+        if unsaved := background.close():
+            put_away(journal, workshop, *unsaved)
+    finally:
+        background.close()
+        reader.close()
 
 
 def _ruled(settings: Settings, journal: Journal) -> Settings:

@@ -136,12 +136,16 @@ class Aggregation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             rounds=self.strategy == "fedavg",
             quorum=self.quorum,
             bases=self.strategy == "fedasync-mixing",
+            remembers=self._remembers,
             optimizer=self.stepping(),
         )
 
+    @property
+    def _remembers(self) -> bool:
+        return self.strategy in ("ca2fl", "calibrated", "patient")
+
     def _refuse_what_does_nothing(self) -> None:
-        remembers = self.strategy in ("ca2fl", "calibrated", "patient")
-        if remembers and (self.staleness not in (None, "constant") or self.normalised):
+        if self._remembers and (self.staleness not in (None, "constant") or self.normalised):
             raise UsageError(f"Strategy {self.strategy!r} takes no staleness rule and no normalising; leave them out.")
         if self.quorum and self.strategy != "fedavg":
             raise UsageError(f"A quorum is of 'fedavg'; strategy {self.strategy!r} has buffer_size.")
@@ -152,6 +156,12 @@ class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     min_sites: AtLeastOne = 1
     start_after_s: Seconds = 600.0
+
+
+class Storage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What may stay on the aggregator's disk: `journal_gb` of updates' payloads, 0 without a limit."""
+
+    journal_gb: Annotated[float, Meta(ge=0)] = 50.0
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -168,7 +178,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """aggregator.toml. `versions` 0 means until stopped; `codec` is what sites are asked to compress with.
 
     `model_codec` is for the differences between models that go to the sites; "auto" sends small models whole.
-    Every `keyframe_every` versions, and when a site asks, a model goes out in full.
+    Every `keyframe_every` versions, and when a site asks, a model goes out in full. A snapshot of the newest version is
+    written `snapshot_every_s` after the last, 0 of every version: after a crash what came since is folded again.
     """
 
     federation: str
@@ -178,10 +189,12 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     keyframe_every: Annotated[int, Meta(ge=1, le=MAX_DIFFERENCES)] = 20
     versions: Annotated[int, Meta(ge=0)] = 0
     presence_s: Seconds = 5.0
+    snapshot_every_s: Annotated[float, Meta(ge=0)] = 10.0
     plan: Plan = Plan()
     aggregation: Aggregation = Aggregation()
     start: Start = Start()
     limits: Limits = Limits()
+    storage: Storage = Storage()
     tls: Tls = Tls()
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """Where a fold's vectors come from: deltas from the journal, models of older versions from their snapshots.
 
-The update that was accepted last may not be in the journal yet when a version is made of it: until the next it is held
-here. All before it are there, since a driver stores what one event asks for before it takes the next.
+A version is made once all that is in it has been committed, so another connection to the journal has it too.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from aggregator.strategies import Source
 from aggregator.transfers import Payload
 from broker.codecs import Bytes, Cutter, Dense, Form, Piece, Segment, open_segment
 from broker.errors import StorageError, WireError
-from broker.messages import UpdatePart
 
 _PREFIX: Final = 4  # bytes before each frame
 
@@ -28,19 +26,8 @@ class Sources:
     def __init__(self, journal: Journal, *, form: Form, older: Callable[[int], Vector]) -> None:
         self._journal, self._form, self._older = journal, form, older
         self.models: dict[int, Vector] = {}
-        self._held: tuple[int, Payload] | None = None
         self._brought: dict[int, Vector] = {}
         self._positions: dict[int, int] = {}
-
-    def hold(self, ordinal: int, site: str, update: UpdatePart, body: bytes) -> None:
-        """Take the newest accepted update, or its last part, before it is journaled."""
-        if update.parts == 1:
-            self._held = ordinal, Payload(update.codec, lambda position: iter((memoryview(body)[position:],)))
-            return
-        transfers = self._journal.transfers
-        transfer = transfers.of(site, update.incarnation, update.sequence)
-        assert transfer is not None
-        self._held = ordinal, transfers.payload(update.codec, transfer, extra=(update.part, body))
 
     def __call__(self, source: Source, start: int, stop: int) -> Iterator[Chunk]:
         """The vector's stretch in chunks; stretches of a source are asked for from the first on, in order.
@@ -65,8 +52,7 @@ class Sources:
         yield start, partial(Dense, model[start:stop].copy())
 
     def _of_update(self, ordinal: int, start: int, stop: int) -> Iterator[Chunk]:
-        held = self._held
-        payload = held[1] if held is not None and held[0] == ordinal else self._journal.payload(ordinal)
+        payload = self._journal.payload(ordinal)
         position = self._positions.get(ordinal, 0) if start else 0
         try:
             for segment, frame in _cut(payload, position, self._form, start):

@@ -9,17 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from aggregator.strategies import Source
 from broker.errors import StorageError
-from broker.files import written_whole
+from broker.tensorfile import Entry, Place, checked, places, write_tensors
 
 Vector = NDArray[np.float32]
 _NUMBERS: Final = "numbers"
@@ -48,12 +47,9 @@ class State:
         return state.digest()
 
     def save(self, path: Path) -> None:
-        """Write it so that after any crash either the whole file is there or nothing is."""
-        try:
-            with written_whole(path) as temporary:
-                save_file(dict(self.vectors), temporary, metadata={_NUMBERS: self._numbers()})
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"The strategy's state could not be written to {path}: {error}.") from error
+        """Write it, as whoever reads it again holds it against its digest."""
+        entries = [_entry(name, vector) for name, vector in self.vectors.items()]
+        write_tensors(path, entries, {_NUMBERS: self._numbers()}, sync=False)
 
     def _numbers(self) -> str:
         return json.dumps(
@@ -64,15 +60,23 @@ class State:
 NOTHING: Final = State()
 
 
+def _entry(name: str, vector: Vector) -> Entry:
+    return Entry(name, "F32", vector.shape, lambda: [np.ascontiguousarray(vector, dtype="<f4").data.cast("B")])
+
+
+def _read(path: Path, place: Place) -> Vector:
+    """One vector, without mapping the file, whose pages would count as ours."""
+    return np.fromfile(path, dtype="<f4", count=prod(place.shape), offset=place.offset).astype(np.float32, copy=False)
+
+
 def load_state(path: Path, digest: bytes | None) -> State:
     """The state with this digest; StorageError if the file is missing, damaged or of another."""
     if digest is None:
         return NOTHING
     try:
-        with safe_open(path, framework="numpy") as file:
-            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
-            held, used = json.loads((file.metadata() or {}).get(_NUMBERS, "[[], []]"))
-    except (OSError, SafetensorError, ValueError) as error:
+        held, used = json.loads(checked(path).get(_NUMBERS, "[[], []]"))
+        vectors = {place.name: _read(path, place) for place in places(path)}
+    except (StorageError, OSError, ValueError) as error:
         raise StorageError(f"{path} is not a readable state of a strategy: {error}.") from error
     state = State(vectors, {Source(kind, number): value for kind, number, value in held}, dict(used))
     if state.digest != digest:

@@ -9,10 +9,12 @@ from typing import Any, Final, Literal
 
 from aggregator.control import FACT, parsed_control
 from aggregator.opening import rule_in
-from aggregator.settings import Aggregation, Folder
+from aggregator.settings import Aggregation, Folder, Storage
+from aggregator.transit import Transit, in_transit
 from broker.database import open_readonly
 from broker.errors import FedqueueError
 from broker.folderlock import running_process
+from broker.room import free_bytes, full_disk, used_bytes
 from broker.weights import map_model
 
 SiteState = Literal["away", "idle", "training", "behind", "removed"]
@@ -46,6 +48,21 @@ class SiteStatus:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """What the folder takes, of which `payload_bytes` are updates, and how much they may take (0: no limit).
+
+    `anchor` is the version from which on everything can be made again; `full` one sentence if there is no room.
+    """
+
+    used_bytes: int
+    free_bytes: int
+    payload_bytes: int
+    most_payload_bytes: int
+    anchor: int
+    full: str | None
+
+
+@dataclass(frozen=True)
 class Status:
     """The federation as of now. `link` is the service's own word on its connection; `last_version` 0 means no end.
 
@@ -65,6 +82,8 @@ class Status:
     accepted: int
     refused: int
     sites: tuple[SiteStatus, ...]
+    transfers: tuple[Transit, ...]
+    disk: Disk
 
     def to_json(self) -> str:
         """For programs."""
@@ -98,6 +117,8 @@ def read_status(folder: Folder) -> Status:
             accepted=accepted,
             refused=_one(database, "SELECT count(*) FROM refused"),
             sites=tuple(_site(database, row, seen) for row in database.execute(_ALL_SITES)),
+            transfers=in_transit(database),
+            disk=_disk(database, folder, settings.storage),
         )
     finally:
         database.close()
@@ -168,6 +189,20 @@ def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> 
     if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
         return "behind"
     return "training"
+
+
+def _disk(database: sqlite3.Connection, folder: Folder, storage: Storage) -> Disk:
+    removing = _one(database, "SELECT count(*) FROM pragma_table_info('updates') WHERE name = 'removed'")
+    kept = "SELECT coalesce(sum(payload_bytes), 0) FROM updates WHERE NOT removed"
+    anchor = _one(database, "SELECT value FROM facts WHERE name = 'anchor'")
+    return Disk(
+        used_bytes=used_bytes(folder.path),
+        free_bytes=free_bytes(folder.path),
+        payload_bytes=_one(database, kept) if removing else 0,
+        most_payload_bytes=round(storage.journal_gb * 1e9),
+        anchor=0 if anchor is None else int(anchor),
+        full=full_disk(folder.path),
+    )
 
 
 def _rule(database: sqlite3.Connection) -> Aggregation:

@@ -103,7 +103,8 @@ class Strategy:
     """x <- x + server_rate * optimizer(direction); when a version is due: aggregator/rounds.py.
 
     `buffer_size` is in sites; 0 is a fifth of the enrolled ones, at least two. With `rounds` the aggregator waits for
-    every enrolled site instead, or for `quorum` of them. `bases` says that models of older versions are needed.
+    every enrolled site instead, or for `quorum` of them. `bases` says that models of older versions are needed, and
+    `remembers` that a kept sum is.
     """
 
     direct: Direct
@@ -113,7 +114,13 @@ class Strategy:
     rounds: bool = False
     quorum: int = 0
     bases: bool = False
+    remembers: bool = False
     optimizer: ServerOptimizer = field(default_factory=none)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there are vectors besides the model after a version: aggregator/state.py."""
+        return self.remembers or bool(self.optimizer.vectors)
 
     def places_wanted(self, enrolled: int) -> int:
         """How many places make a version: those of sites are never more than there are."""

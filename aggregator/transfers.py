@@ -108,12 +108,12 @@ class Transfers:
         ).fetchone()
         return None if row is None else bytes(row["body"])
 
-    def payload(self, codec: str, transfer: int, *, extra: tuple[int, bytes] | None = None) -> Payload:
-        """All parts as one payload; `extra` is a part that is not stored yet, by its number."""
+    def payload(self, codec: str, transfer: int) -> Payload:
+        """All parts as one payload."""
 
         def pieces(position: int) -> Iterator[Bytes]:
             part, skip = part_at(position)
-            while body := extra[1] if extra is not None and extra[0] == part else self.part(transfer, part):
+            while body := self.part(transfer, part):
                 yield memoryview(body)[skip:]
                 part, skip = part + 1, 0
 

@@ -4,13 +4,22 @@ Both ends run `led_on` on the same bytes, so they hold the same bits; a digest g
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from broker.codecs import CHUNK, Bytes, Form, Vector, decode, encode_chunk, encoder
 
 KEYFRAME_CODEC = "float32"
 
 
-def difference(codec: str, model: Vector, held: Vector, form: Form | None = None) -> Iterator[bytes]:
+class Stretches(Protocol):
+    """A vector in memory, or one that is read from a file stretch by stretch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: slice, /) -> Vector: ...
+
+
+def difference(codec: str, model: Vector, held: Stretches, form: Form | None = None) -> Iterator[bytes]:
     """The payload of model - held, shapes (n,), in pieces; `codec` is what settings call it."""
     writer = encoder(codec, len(model) if form is None else form)
     stretches = [(segment, slice(segment.start, segment.end)) for segment in writer.segments()]
@@ -21,13 +30,13 @@ def difference(codec: str, model: Vector, held: Vector, form: Form | None = None
         yield writer.encode(segment, model[place] - held[place])
 
 
-def keyframe(model: Vector) -> Iterator[bytes]:
+def keyframe(model: Stretches) -> Iterator[bytes]:
     """The payload of a model in full, in pieces."""
     for start in range(0, len(model), CHUNK):
         yield encode_chunk(KEYFRAME_CODEC, model[start : start + CHUNK])
 
 
-def led_on(codec: str, pieces: Iterable[Bytes], held: Vector, form: Form | None = None) -> Iterator[Vector]:
+def led_on(codec: str, pieces: Iterable[Bytes], held: Stretches, form: Form | None = None) -> Iterator[Vector]:
     """What `difference` leads to from `held`, stretch by stretch in order; WireError if the payload is damaged.
 
     `codec` is its name on the wire.

@@ -10,28 +10,39 @@ from broker.errors import StorageError, UsageError
 
 
 @contextmanager
-def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
+def written_whole(path: Path, *, replace: bool = True, sync: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends, what was written is synced and takes the place of `path`.
 
-    If the block raises, `path` stays as it was. The folder is made if need be. OSError if the disk will not have it;
-    FileExistsError if something is at `path` and must not be replaced.
+    Without `sync`, which is for what is checked when it is read and can be made again, a crash of the machine may leave
+    something else there. If the block raises, `path` stays as it was. The folder is made if need be. OSError if the
+    disk will not have it; FileExistsError if something is at `path` and must not be replaced.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            make_durable(temporary)
         if replace:
             temporary.replace(path)
         else:
             path.hardlink_to(temporary)  # unlike a rename, a link never takes another file's place
             temporary.unlink()
-        _sync_folder(path.parent)
+        if sync:
+            make_durable(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def make_durable(path: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, would outlive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
@@ -83,11 +94,3 @@ def whole_or_nothing(folder: Path) -> Iterator[None]:
 def _require_name(path: Path) -> None:
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder; name a file.")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ keys), no extension types, no class names; msgspec holds each list of fields aga
 import hashlib
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar
 
 import msgpack
@@ -228,6 +228,11 @@ class Peer:
 
     def open(self, data: bytes, *, recipients: frozenset[str]) -> tuple[Message, bytes]:
         """The message and its body; WireError says what is wrong. `recipients` are the names one answers to."""
+        opened = self.opened(data, recipients=recipients)
+        return opened.message, opened.body
+
+    def opened(self, data: bytes, *, recipients: frozenset[str]) -> "Opened":
+        """As `open`, with the body's digest, which has been taken."""
         envelope = _envelope(data)
         if not self.key.verifies(envelope.signature, _SIGNED_PREFIX + envelope.header):
             raise WireError(f"The signature is not by the key enrolled for {self.name}.")
@@ -244,7 +249,16 @@ class Peer:
             raise WireError(f"There is no message kind {header.kind!r}.")
         message = _convert(header.fields, KINDS[header.kind], header.kind)
         _require_finite(header.fields)
-        return message, envelope.body
+        return Opened(message, envelope.body, header.body_digest)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A message that is what it says; `digest` is that of the body."""
+
+    message: Message
+    body: bytes = field(repr=False)
+    digest: bytes
 
 
 EVERYONE: Final = "everyone"

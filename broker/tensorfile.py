@@ -69,10 +69,15 @@ def serialised(entries: Iterable[Entry], metadata: Mapping[str, str] | None = No
         assert due == 0, f"tensor {one.name} has {due} bytes too few"
 
 
-def write_tensors(path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a file so that after any crash either the whole of it is at `path` or nothing is; StorageError if not."""
+def write_tensors(
+    path: Path, entries: Iterable[Entry], metadata: Mapping[str, str] | None = None, *, sync: bool = True
+) -> None:
+    """Write a file so that after any crash either the whole of it is at `path` or nothing is; StorageError if not.
+
+    Without `sync` only a crash of this process is meant, not one of the machine.
+    """
     try:
-        with written_whole(path) as temporary, temporary.open("wb") as file:
+        with written_whole(path, sync=sync) as temporary, temporary.open("wb") as file:
             for piece in serialised(entries, metadata):
                 file.write(piece)
     except OSError as error:

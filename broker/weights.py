@@ -6,6 +6,8 @@ its values, so a file, a stream and a memory copy can be compared. Files are saf
 
 import hashlib
 import json
+import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -120,13 +122,18 @@ def model_digest(layout_digest: bytes, vector: Vector) -> bytes:
     return state.digest()
 
 
-def save_model(path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is."""
+def save_model(
+    path: Path, layout: Layout, vector: Vector, *, metadata: Mapping[str, str] | None = None, sync: bool = True
+) -> None:
+    """Write a safetensors file so that after any crash either the whole file is at `path` or nothing is.
+
+    Without `sync` only a crash of this process is meant, not one of the machine.
+    """
 
     def entry(name: str, values: Vector) -> Entry:
         return Entry(name, "F32", values.shape, lambda: [_bytes_of(values)])
 
-    write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata)
+    write_tensors(path, (entry(*one) for one in layout.unflatten(vector).items()), metadata, sync=sync)
 
 
 def save_stretches(
@@ -187,6 +194,33 @@ def map_model(path: Path) -> tuple[Layout, Vector]:
         return layout, np.memmap(path, dtype="<f4", mode="c", offset=first, shape=(layout.size,))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+class FileVector:
+    """The vector of a model file, read stretch by stretch: no more of it is in memory than was asked for last.
+
+    UsageError if the file is missing, StorageError if it is damaged, as from `load_model`. Its tensors must lie in the
+    layout's order, as `save_model` writes them. It may be replaced or removed meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.layout, offsets = _found(path)
+        self._path, self._first = path, offsets[self.layout.tensors[0].name]
+        if any(offsets[tensor.name] != self._first + 4 * place.start for tensor, place in self.layout._slices()):
+            raise StorageError(f"{path} was not written by this program.")
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.layout.size
+
+    def __getitem__(self, place: slice) -> Vector:
+        """A copy of a stretch."""
+        start, stop, _ = place.indices(len(self))
+        values = np.empty(stop - start, dtype="<f4")
+        if os.preadv(self._file, [_bytes_of(values)], self._first + 4 * start) != values.nbytes:
+            raise StorageError(f"{self._path} became shorter while it was read.")
+        return values.astype(np.float32, copy=False)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from broker.commands import run_cli
 from broker.errors import UsageError
 from broker.files import whole_or_nothing
 from broker.options import AS_JSON, show_checks, tls_of, tls_options
+from broker.progress import readable_bytes
 from broker.serving import log_to_stderr, until_signalled
 from site_worker.joining import create, found_from_anywhere, parsed_file, parsed_option
 from site_worker.joining import join as take_join_file
@@ -186,7 +187,8 @@ def _status_text(found: Status) -> str:
     return (
         f"site {found.site} ({running}): {found.state}{version}{detail}\n"
         f"updates: {found.accepted} accepted, {found.waiting} waiting, {found.refused} refused"
-        f"{'' if found.newest is None else chr(10) + _newest_text(found.newest)}"
+        f"{'' if found.newest is None else chr(10) + _newest_text(found.newest)}\n"
+        + (found.disk_full or f"disk: {readable_bytes(found.used_bytes)} used, {readable_bytes(found.free_bytes)} free")
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.database import open_readonly
 from broker.folderlock import running_process
+from broker.room import free_bytes, full_disk, used_bytes
 from site_worker.outbox_tables import PARAMETERS
 from site_worker.settings import Folder
 
@@ -40,6 +41,9 @@ class Status:
     waiting: int
     accepted: int
     refused: int
+    used_bytes: int = 0
+    free_bytes: int = 0
+    disk_full: str | None = None
     newest: Newest | None = None
 
 
@@ -64,6 +68,9 @@ def read_status(folder: Folder) -> Status:
         waiting=counts.get("waiting", 0),
         accepted=counts.get("accepted", 0),
         refused=counts.get("refused", 0),
+        used_bytes=used_bytes(folder.path),
+        free_bytes=free_bytes(folder.path),
+        disk_full=full_disk(folder.path),
         newest=newest,
     )
 

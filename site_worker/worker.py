@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from broker.identity import PrivateKey, PublicKey
 from broker.letters import Joined
 from broker.link import Confirmed, Link, LinkEvent, Outgoing
 from broker.messages import AGGREGATOR, Party, Peer, UpdatePart, part_count
+from broker.room import disk_trouble
 from broker.topology import SiteNames, updates_exchange
 from site_worker.availability import Availability, Window
 from site_worker.draft import Draft
@@ -116,7 +118,7 @@ class Performer:
             try:
                 store()
             except StorageError as error:
-                log.error("waiting for the disk: %s", error)  # noqa: TRY400 - people read a sentence, not a traceback
+                log.error("%s", disk_trouble(Path(self._outbox.path), error))  # noqa: TRY400 - people read a sentence, not a traceback
                 if stop.wait(DISK_RETRY_S):
                     raise
             else:

@@ -70,8 +70,7 @@ class LowRank:
         """See Piece; no coordinate is reckoned for it."""
         total = 0.0
         for _, rows, columns in self._stretches():
-            left, right = (part.astype(np.float64) for part in (self.left[:, rows], self.right[:, columns]))
-            total += float(np.vdot(left @ left.T, right @ right.T))
+            total += float(np.vdot(_gram(self.left[:, rows]), _gram(self.right[:, columns])))
         with np.errstate(over="ignore"):
             return float(np.float32(max(0.0, total) * float(self.scale) ** 2))
 
@@ -107,12 +106,20 @@ class LowRank:
                     yield place, np.matmul(*factors, out=product)
 
 
+def _gram(factor: Matrix) -> NDArray[np.float64]:
+    """factor @ factor.T, a little at a time since it is of twice the width."""
+    total = np.zeros((len(factor), len(factor)))
+    for start in range(0, factor.shape[1], STRIDE):
+        part = factor[:, start : start + STRIDE].astype(np.float64)
+        total += part @ part.T
+    return total
+
+
 def unpack(packed: bytes, shape: Shape) -> Piece:
     """A matrix of `shape`; WireError if it is not one whose sums are exact."""
     (rank,) = RANK.unpack_from(packed)
     rows, columns = shape
-    due = content_bytes(rank, shape)
-    if rank > min(MOST_RANK, *shape) or len(packed) != due:
+    if len(packed) != content_bytes(rank, shape):  # which is within packed_bytes, so the rank is as well
         raise WireError(f"rank {rank} in {len(packed)} bytes for {rows} x {columns} coordinates.")
     if not rank:
         return Sparse(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.float32), rows * columns)

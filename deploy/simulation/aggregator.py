@@ -5,15 +5,17 @@ Its link is the in-memory one as it is: no latency, no limit. Snapshots are file
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from aggregator.downlink import Downlink
-from aggregator.effects import AddVersion, Registry
+from aggregator.effects import AddVersion, NoteMade, Registry
 from aggregator.journal import VersionRow
 from aggregator.loop import AggregatorLoop
-from aggregator.opening import restore, rule_text
+from aggregator.opening import reopen, rule_text
 from aggregator.service import Performer
 from aggregator.settings import Folder, Settings
+from aggregator.workshop import Workshop, at_once
 from broker.identity import PrivateKey
 from broker.memory import MemoryBroker, MemoryLink
 from broker.messages import AGGREGATOR, Party
@@ -43,19 +45,21 @@ class AggregatorActor(Actor):
         self._party = Party(settings.federation, AGGREGATOR, key)
         self.journal = journal
         self._link: MemoryLink | None = None
-        self._made: list[VersionRow] = []
+        self._decided: VersionRow | None = None
 
     def open(self) -> None:
         """From the journal."""
         aggregation = self._settings.aggregation
-        layout, self._fold = restore(self.journal, self._folder, aggregation)
+        layout, self._fold = reopen(self.journal, self._folder, aggregation)
+        self._watched(self.journal.versions()[-1])
+        downlink = Downlink(self._folder, layout)
         self.loop = AggregatorLoop(
-            self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation),
-            read=Downlink(self._folder, layout).part,
-        )  # fmt: skip
+            self._settings, self._party, self._fold, self.journal, rule=rule_text(aggregation), read=downlink.part
+        )
         self._link = MemoryLink(self._broker, self.take, user=self.name)
         link = FusedLink(self._link, self.fuse)
-        self.performer = Performer(self.journal, self._folder, layout, link, threading.Event(), tell=self.take)
+        work = at_once(Workshop(self.journal, self._folder, layout), self.take)
+        self.performer = Performer(self.journal, downlink, link, threading.Event(), work=work)
         link.open()
 
     def shut(self, *, orderly: bool) -> None:  # noqa: ARG002 - a service loses nothing either way
@@ -75,5 +79,14 @@ class AggregatorActor(Actor):
         """Watch for versions on the way."""
         super().stage(effects)
         for effect in effects:
-            if isinstance(effect, AddVersion):
-                self._watch(effect.row, self._fold.model)
+            match effect:
+                case AddVersion(row):
+                    self._decided = row
+                case NoteMade(_, digest) if self._decided is not None:
+                    self._watched(replace(self._decided, digest=digest))
+
+    def _watched(self, row: VersionRow) -> None:
+        """A version is made: that which was decided on last, or one before it, if a kill came before its commit."""
+        decided, self._decided = self._decided, None
+        if decided is not None and decided.version == row.version:
+            self._watch(row, self._fold.model)

@@ -84,4 +84,4 @@ def test_nothing_doubled_when_a_site_is_killed_while_publishing_or_before_its_re
     federation.start()
     federation.reaches(2)
     assert settled(federation).accepted == 2
-    assert not federation.journal("SELECT 1 FROM parts")
+    assert not federation.journal("SELECT 1 FROM unfinished")

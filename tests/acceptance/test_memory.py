@@ -20,8 +20,9 @@ MB: Final = 1e6
 def test_memory_is_bounded_whatever_the_number_of_sites(federation: Federation) -> None:
     """40 updates wait when the aggregator connects: ten of each of 4 sites, then one of each of 40 (a flood of 170 MB).
 
-    Meanwhile it publishes a version of every four updates and asks every 0.3 s who is present. Peaks of equal runs
-    differ by a few of these parts, as buffers of megabytes happen to be held at the same time or not.
+    Meanwhile it makes versions of four updates, or of more that came while the last was made, and asks every 0.3 s who
+    is present. Peaks of equal runs differ by a few of these parts, as buffers of megabytes happen to be held at the
+    same time or not.
     """
     plans = [SitePlan(f"site{number:02}", {"parameters": PARAMETERS}) for number in range(40)]
     federation.prepare(
@@ -36,7 +37,7 @@ def test_memory_is_bounded_whatever_the_number_of_sites(federation: Federation) 
     for plan in plans[4:]:
         federation.enrol(plan, SYNTHETIC)
     peak_of_40 = _peak_of(federation, few + [HandSite(federation, plan.name) for plan in plans[4:]], each=1)
-    assert federation.status().version == 20
+    assert 5 <= federation.status().version <= 20
     assert peak_of_40 <= peak_of_4 + 16 * MB, f"{peak_of_4 / MB:.0f} MB, then {peak_of_40 / MB:.0f} MB"
 
 

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.downlink import Downlink
+from aggregator.effects import Work
 from aggregator.fold import Fold
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.memory import remember
-from aggregator.opening import initialise, restore, rule_text
+from aggregator.opening import initialise, reopen, rule_text
 from aggregator.service import Performer
 from aggregator.settings import Folder, Settings
 from aggregator.strategies import Situation, fedbuff
+from aggregator.workshop import Workshop, at_once
 from broker.codecs import encode
 from broker.drive import Ack, Cancel, Consume, Declare, Inspect, Publish, Tick
 from broker.identity import PrivateKey
@@ -138,7 +140,10 @@ def pending(fold: Fold) -> Vector:
 
 @dataclass
 class Bench:
-    """See the module's docstring. `boot` makes a new loop of what is on disk, as a start after a crash does."""
+    """See the module's docstring. `boot` makes a new loop of what is on disk, as a start after a crash does.
+
+    Work is done at once, or, where it is `slow`, waits for `finish`.
+    """
 
     settings: Settings
     place: Folder
@@ -146,6 +151,8 @@ class Bench:
     names: tuple[str, ...]
     key: PrivateKey = field(default_factory=PrivateKey.generate)
     now: float = 100.0
+    slow: bool = False
+    waiting: list[Work] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.layout = Layout.of({"w": self.model})
@@ -163,15 +170,14 @@ class Bench:
     def boot(self) -> None:
         self.journal.close()
         self.journal = Journal(self.place.journal_file)
-        layout, self.fold = restore(self.journal, self.place, self.settings.aggregation)
+        layout, self.fold = reopen(self.journal, self.place, self.settings.aggregation)
         party = Party(FEDERATION, AGGREGATOR, self.key)
         rule = rule_text(self.settings.aggregation)
-        read = Downlink(self.place, layout).part
-        self.loop = AggregatorLoop(self.settings, party, self.fold, self.journal, rule=rule, read=read)
+        downlink = Downlink(self.place, layout)
+        self.loop = AggregatorLoop(self.settings, party, self.fold, self.journal, rule=rule, read=downlink.part)
         self.link, self.told = WrittenDown(), list[Any]()
-        self.performer = Performer(
-            self.journal, self.place, layout, self.link, threading.Event(), tell=self.told.append
-        )
+        self.at_once, self.waiting = at_once(Workshop(self.journal, self.place, layout), self.told.append), []
+        self.performer = Performer(self.journal, downlink, self.link, threading.Event(), work=self._work)
 
     def start(self) -> None:
         """Connect, hear a hello of every site, publish version 0."""
@@ -186,7 +192,7 @@ class Bench:
     def feed(self, event: Any, *, first: int | None = None) -> list[Any]:
         """Handle an event and a tick, perform the effects or only the `first` of them; returns them all.
 
-        What the performer tells the loop is handled too. Receipts are confirmed at once, everything else that is
+        What comes of work is handled too. Receipts are confirmed at once, everything else that is
         published waits for the test.
         """
         effects = self.loop.handle(event, self.now) + self.loop.handle(Tick(), self.now)
@@ -194,13 +200,24 @@ class Bench:
         self.performer.flush()
         while self.told:
             more = self.loop.handle(self.told.pop(0), self.now)
-            self.performer.stage(more)
+            self.performer.stage(more if first is None else more[: max(first - len(effects), 0)])
             self.performer.flush()
             effects += more
         for message in published(effects):
             if isinstance(message.token, tuple) and message.token[0] == "receipt":
                 self.loop.handle(Confirmed(message.token), self.now)
         return effects
+
+    def finish(self) -> list[Any]:
+        """Do the first piece of work that waits; all effects of what comes of it."""
+        self.at_once(self.waiting.pop(0))
+        return self.feed(self.told.pop(0))
+
+    def _work(self, work: Work) -> None:
+        if self.slow:
+            self.waiting.append(work)
+        else:
+            self.at_once(work)
 
     def present(self, *names: str) -> list[Any]:
         """The broker says that these sites consume their rounds queues, and the others do not."""
@@ -237,6 +254,6 @@ def only(effects: Iterable[Any], kind: type[Any]) -> list[Any]:
 
 
 def bench(path: Path, *, model: Vector | None = None, sites: tuple[str, ...] = ("A", "B"), **changes: Any) -> Bench:
-    """A bench in `path`; `changes` are fields of `Settings`."""
-    settings = Settings(FEDERATION, TASK, **changes)
+    """A bench in `path`, with a snapshot of every version; `changes` are fields of `Settings`."""
+    settings = Settings(FEDERATION, TASK, **({"snapshot_every_s": 0.0} | changes))
     return Bench(settings, Folder(path / "agg"), floats(0, 0, 0, 0) if model is None else model, sites)

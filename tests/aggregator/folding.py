@@ -11,7 +11,6 @@ from aggregator.memory import Contribution
 from aggregator.settings import Aggregation
 from aggregator.strategies import Source
 from broker.codecs import Dense
-from broker.messages import UpdatePart
 from tests.aggregator.bench import floats
 
 
@@ -22,9 +21,6 @@ class Deltas:
         self.vectors: dict[Source, Vector] = {}
         self.fetched: list[Source] = []
         self.models: dict[int, Vector] = {}
-
-    def hold(self, ordinal: int, site: str, update: UpdatePart, body: bytes) -> None:
-        raise AssertionError("nothing is held here")
 
     def over(self) -> None:
         pass

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from aggregator.effects import Accept, AddVersion, KeepPart, Refuse, Snapshot, StoreEffect
+from aggregator.effects import Accept, AddVersion, KeepPart, Move, NoteMade, Refuse, StoreEffect
 from aggregator.opening import replay
 from aggregator.settings import Aggregation
 from broker.codecs import encode
@@ -46,11 +46,15 @@ def test_an_update_is_stored_then_acked_then_receipted(bench: Bench) -> None:
     assert (accept.row.update.sequence, receipt.message.token) == (1, ("receipt", "A"))
 
 
-def test_a_version_is_stored_after_the_update_and_before_anything_is_said_of_it(bench: Bench) -> None:
+def test_a_version_is_stored_after_the_update_and_made_once_both_are_committed(bench: Bench) -> None:
     bench.feed(bench.sites["A"].update(1, floats(1, 1, 1, 1)))
-    effects = bench.feed(bench.sites["B"].update(1, floats(1, 1, 1, 1)))
-    assert kinds(effects)[:4] == [Accept, Ack, Snapshot, AddVersion]
-    assert not any(isinstance(one, StoreEffect) for one in effects[4:])
+    effects = bench.loop.handle(bench.sites["B"].update(1, floats(1, 1, 1, 1)), bench.now)
+    assert kinds(effects) == [Accept, Ack, AddVersion, Move]
+    bench.performer.stage(effects)
+    assert (bench.told, bench.fold.model.tolist()) == ([], [0.0] * 4)
+    bench.performer.flush()
+    assert bench.fold.model.tolist() == [1.0] * 4
+    assert kinds(bench.loop.handle(bench.told.pop(0), bench.now))[0] == NoteMade
 
 
 def test_the_same_message_ten_times_is_one_update(bench: Bench) -> None:

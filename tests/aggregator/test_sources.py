@@ -84,9 +84,9 @@ def test_damage_names_update_and_chunk() -> None:
 
 def test_an_update_is_checked_by_the_form_of_the_model() -> None:
     update = Sender.named("A", bytes(32), bytes(32)).fields(1, PAYLOAD, codec="lowrank")
-    check = Check(update, Terms("t", FORM, {}, Limits(max_norm=100.0)))
+    check = Check(update, Terms("t", FORM, {}, Limits(max_norm=100.0), 0))
     for start in range(0, len(PAYLOAD), 64):
         check.feed(PAYLOAD[start : start + 64])
     assert check.finish() == pytest.approx(float(np.linalg.norm(SENT)), rel=1e-5)
     with pytest.raises(RefusedUpdate, match="does not decode: Chunk 0"):
-        Check(update, Terms("t", Form(((750,),)), {}, Limits())).feed(PAYLOAD)
+        Check(update, Terms("t", Form(((750,),)), {}, Limits(), 0)).feed(PAYLOAD)

@@ -2,8 +2,9 @@
 
 A private broker, the real aggregator process, and two sites that are played by publishers. One sends small updates, the
 next when it has the receipt of the last, first alone, then while the other sends one of about 4 bytes a parameter,
-1 GB unless told otherwise. Both are of the same model, so a small one is nearly all zeros. Delays are from publish to
-receipt; `part_s` is how long a part of the large update took on the average, from its first byte to its receipt.
+1 GB unless told otherwise, and the version that both make is moved, saved and published. Both are of the same model, so
+a small one is nearly all zeros. Delays are from publish to receipt; `part_s` is how long a part of the large update
+took on the average, from its first byte to its receipt, which does not wait for the version.
 """
 
 import tempfile
@@ -24,6 +25,7 @@ from tests.benchmarks.publisher import Published
 from tests.benchmarks.stage import Stage, peak_mb
 
 PATIENCE_S: Final = 600.0
+AFTER_S: Final = 10.0  # in which it is saved and published
 SMALL, LARGE = "small", "large"
 Waits = list[tuple[float, float]]
 
@@ -33,7 +35,7 @@ def measure(folder: Path, *, params: int, alone_s: float) -> dict[str, Any]:
     stage = Stage(folder, np.zeros(params, dtype=np.float32))
     parts = _prepare(stage)
     try:
-        stage.set_up(codec="float32", strategy="fedbuff", buffer_size=10_000, min_sites=1)
+        stage.set_up(codec="float32", strategy="patient", buffer_size=2, min_sites=1)
         stage.assign(SMALL, payloads=[str(folder / SMALL) + ".bin"])
         stage.assign(LARGE, payloads=[str(folder / LARGE) + ".bin"], updates=1)
         stage.local.start_aggregator()
@@ -42,6 +44,7 @@ def measure(folder: Path, *, params: int, alone_s: float) -> dict[str, Any]:
         time.sleep(alone_s)
         stage.play(LARGE, "publisher")
         _until_from(stage, LARGE)
+        _until_made(stage, 1)
         peak = peak_mb(stage.aggregator_pid())
     finally:
         stage.local.close()
@@ -53,6 +56,7 @@ def _prepare(stage: Stage) -> int:
     """Write both payloads; how many parts the large one has."""
     size = len(stage.vector)
     drawn = np.random.default_rng(1).standard_normal(size, dtype=np.float32)
+    drawn *= np.float32(0.1)  # a norm that may be accepted, however many there are
     payload = encode("float32", drawn)
     Path(f"{stage.path / LARGE}.bin").write_bytes(payload)
     drawn[1:] = 0
@@ -79,6 +83,16 @@ def _until_from(stage: Stage, site: str) -> None:
     time.sleep(1.0)  # its receipt, too
 
 
+def _until_made(stage: Stage, version: int) -> None:
+    def made() -> bool:
+        stage.local.check()
+        return stage.asked(f"SELECT count(*) FROM versions WHERE version = {version} AND digest != x''") > 0
+
+    if not wait_until(made, PATIENCE_S):
+        raise FedqueueError(f"Version {version} was not made in {PATIENCE_S:.0f} s; look at the logs.")
+    time.sleep(AFTER_S)
+
+
 def _published(folder: Path) -> Published:
     return msgspec.json.decode((folder / "published.json").read_bytes(), type=Published)
 
@@ -87,6 +101,7 @@ def _figures(small: Waits, large: tuple[float, float], parts: int) -> dict[str, 
     begun, took = large
     alone = [wait for sent, wait in small if sent + wait < begun]
     beside = [wait for sent, wait in small if sent < begun + took and sent + wait > begun]
+    after = [wait for sent, wait in small if sent >= begun + took]
     part_s = took / parts
     return {
         "parts": parts,
@@ -99,6 +114,10 @@ def _figures(small: Waits, large: tuple[float, float], parts: int) -> dict[str, 
         "delay_parts": round((median(beside) - median(alone)) / part_s, 2),
         "delay_worst_parts": round((max(beside) - median(alone)) / part_s, 2),
         "small_updates_beside": len(beside),
+        "after_s": round(median(after), 4),
+        "after_worst_s": round(max(after), 4),
+        "delay_after_worst_parts": round((max(after) - median(alone)) / part_s, 2),
+        "small_updates_after": len(after),
     }
 
 

@@ -92,12 +92,13 @@ class Publisher:
         digest, payload = next(self._payloads)
         self._sent[self._made] = time.monotonic()
         last = part_count(len(payload)) - 1
+        whole = self._whole(digest, payload)
         for part, body in enumerate(parts_of(payload)):
-            sealed = self._party.seal(self._part(part, digest, payload), to=AGGREGATOR, body=body)
+            sealed = self._party.seal(msgspec.structs.replace(whole, part=part), to=AGGREGATOR, body=body)
             self._bytes += len(sealed)
             self._send(self._names.update_key, sealed, ("update" if part == last else "part", self._made))
 
-    def _part(self, part: int, digest: bytes, payload: bytes) -> UpdatePart:
+    def _whole(self, digest: bytes, payload: bytes) -> UpdatePart:
         return UpdatePart(
             task=self._a.task,
             incarnation=self._incarnation,
@@ -111,7 +112,7 @@ class Publisher:
             codec=self._a.codec,
             payload_bytes=len(payload),
             payload_digest=digest,
-            part=part,
+            part=0,
             parts=part_count(len(payload)),
             settled=self._settled,
             made_at=time.time(),

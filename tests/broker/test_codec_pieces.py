@@ -107,11 +107,10 @@ def test_numpy_is_left_as_it_was() -> None:
     assert (np.getbufsize(), np.geterr()) == before
 
 
-@pytest.mark.parametrize("codec", ["int8", "top5", "float32"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("first", "last"), [(0, 9), (0, 0), (9, 9), (3, 70_003), (STRIDE, 90_000), (89_999, 90_000)])
 def test_a_cut_has_the_bits_of_the_whole(codec: str, first: int, last: int) -> None:
-    chunk = encode_chunk(codec, RNG.normal(size=90_000).astype(np.float32))
-    piece = open_frame(codec, chunk[4:], 90_000, 0)
+    piece = open_frame(codec, encode_chunk(codec, RNG.normal(size=90_000).astype(np.float32))[4:], 90_000, 0)
     cut = piece.cut(first, last)
     assert cut.count == last - first
     assert cut.dense().tobytes() == piece.dense()[first:last].tobytes()

@@ -21,10 +21,13 @@ from broker.messages import (
     Hello,
     Message,
     Peer,
+    Receipt,
+    bitmap,
     part_count,
+    parts_in,
     parts_of,
 )
-from tests.golden.make import SEALED, SITE_PARTY
+from tests.golden.make import AGGREGATOR_PARTY, SEALED, SITE_PARTY
 
 SITE = Peer("trial", "NY", SITE_PARTY.key.public)
 HELLO = SEALED["hello"][2]
@@ -244,3 +247,21 @@ def test_a_whole_number_is_taken_where_a_float_is_due() -> None:
     message, _ = opened(with_field("hello", "statistics", [[3], [2], [2]]))
     assert isinstance(message, Hello)
     assert repr(message.statistics) == "[[3.0], [2.0], [2.0]]"
+
+
+def test_optional_fields_are_left_out_where_they_have_their_default_and_from_then_on_only() -> None:
+    """So a peer of an older release reads what needs no newer one."""
+    receipt = Receipt(bytes(16), 2, [], [], 5)
+    plain, more = (_fields(one) for one in (receipt, msgspec.structs.replace(receipt, arrived=[(3, b"\x01")])))
+    assert (len(plain), len(more)) == (5, 6)
+
+
+def _fields(receipt: Receipt) -> list[Any]:
+    envelope = msgpack.unpackb(AGGREGATOR_PARTY.seal(receipt, to="NY"))
+    fields: list[Any] = msgpack.unpackb(envelope[1])[-1]
+    return fields
+
+
+@pytest.mark.parametrize("parts", [set(), {0}, {7}, {8}, {0, 3, 9, 64}])
+def test_bitmaps(parts: set[int]) -> None:
+    assert parts_in(bitmap(parts)) == parts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from broker.errors import StorageError, UsageError, WireError
-from broker.weights import Layout, Tensor, load_model, map_model, model_digest, save_model
+from broker.weights import FileVector, Layout, Tensor, load_model, map_model, model_digest, save_model
 
 WEIGHTS = {
     "weight": np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32),
@@ -22,6 +22,19 @@ WEIGHTS = {
 }
 LAYOUT = Layout((Tensor("bias", (2,)), Tensor("scale", ()), Tensor("weight", (2, 2))))
 VECTOR = np.array([5.0, 6.0, 7.0, 1.0, 2.0, 3.0, 4.0], dtype=np.float32)
+
+
+def test_a_file_is_read_stretch_by_stretch_also_once_it_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, LAYOUT, VECTOR, metadata={"version": "0"})
+    vector = FileVector(path)
+    path.unlink()
+    assert len(vector) == len(VECTOR)
+    assert [vector[start : start + 2].tolist() for start in range(0, len(VECTOR), 2)] == [
+        VECTOR[start : start + 2].tolist() for start in range(0, len(VECTOR), 2)
+    ]
+    with pytest.raises(UsageError, match="no model file"):
+        FileVector(path)
 
 
 def test_tensors_lie_in_the_order_of_their_names() -> None:

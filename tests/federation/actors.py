@@ -13,7 +13,7 @@ import numpy as np
 
 from aggregator.downlink import Downlink
 from aggregator.loop import AggregatorLoop
-from aggregator.opening import restore, rule_text
+from aggregator.opening import reopen, rule_text
 from broker.codecs import decoded, encode
 from broker.drive import Tick
 from broker.link import Confirmed, Delivery
@@ -28,7 +28,7 @@ from site_worker.models import ModelMemory
 from site_worker.outbox import Made
 from tests.federation.disk import SimJournal, SimOutbox
 from tests.federation.fuse import AGGREGATOR_STAKES, AGGREGATOR_STEPS, SITE_STAKES, SITE_STEPS, Fuse, Killed
-from tests.federation.fused import FusedAggregator, FusedLink, FusedSite, Patience
+from tests.federation.fused import FusedAggregator, FusedLink, FusedSite, FusedWorkshop, Patience
 
 FEDERATION = "f"
 LAYOUT = Layout.of({"w": np.zeros(3, dtype=np.float32)})
@@ -140,15 +140,20 @@ class AggregatorActor(Actor):
         world = self.world
         journal = self.journal = world.mutant.journal(world.folder.journal_file, world.disk, self.fuse)
         self.fuse.before("restore")
-        layout, fold = world.mutant.restore(journal, world.folder, world.settings.aggregation)
+        layout, fold = world.mutant.reopen(journal, world.folder, world.settings.aggregation)
         party = Party(FEDERATION, AGGREGATOR, world.keys[AGGREGATOR])
         rule = rule_text(world.settings.aggregation)
-        read = Downlink(world.folder, layout).part
-        self.loop = AggregatorLoop(world.settings, party, fold, journal, rule=rule, read=read)
-        self.performer = world.mutant.aggregator(
-            journal, world.folder, layout, link, Patience(self), tell=self.events.append
-        )
+        downlink = Downlink(world.folder, layout)
+        self.loop = AggregatorLoop(world.settings, party, fold, journal, rule=rule, read=downlink.part)
+        workshop = world.mutant.workshop(journal, world.folder, layout, self)
+        self.performer = world.mutant.aggregator(journal, downlink, link, Patience(self), work=workshop.take)
         self.performer.fuse = self.fuse
+
+    def _take(self, event: Any) -> None:
+        if callable(event):  # the turn of what is done beside the loop
+            event()
+        else:
+            super()._take(event)
 
     def shut(self) -> None:
         if self.journal is not None:
@@ -278,4 +283,5 @@ class Sound:
     aggregator: Any = FusedAggregator
     site: Any = FusedSite
     site_loop: Any = SiteLoop
-    restore: Any = staticmethod(restore)
+    workshop: Any = FusedWorkshop
+    reopen: Any = staticmethod(reopen)

@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from aggregator.journal import SCHEMA as JOURNAL_SCHEMA
-from aggregator.journal import VERSION as JOURNAL_VERSION
 from aggregator.journal import Enrolled, Journal
+from aggregator.journal_tables import SCHEMA as JOURNAL_SCHEMA
+from aggregator.journal_tables import VERSION as JOURNAL_VERSION
 from broker.database import open_database
 from broker.identity import PrivateKey, PublicKey
 from broker.memory import MemoryBroker

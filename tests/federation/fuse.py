@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from broker.errors import StorageError
 
 AGGREGATOR_STEPS = (
-    "deliver", "confirm", "store Accept", "store KeepPart", "store Refuse", "store Snapshot", "store AddVersion",
-    "store SetFact", "commit", "ack", "publish receipt", "publish model", "publish announcement", "publish refused",
-    "consume", "cancel", "inspect", "declare",
+    "deliver", "confirm", "store Accept", "store KeepPart", "store Refuse", "store AddVersion", "store NoteMade",
+    "store AddPublished", "store SetFact", "move", "save", "encode", "commit", "ack",
+    "publish receipt", "publish model", "publish announcement", "publish refused", "consume", "cancel", "inspect",
+    "declare",
 )  # fmt: skip
 SITE_STEPS = (
     "deliver", "confirm", "train", "draft", "store Store", "store Settle", "store Mark", "store KeepNonce",
     "store NoteSeen", "ack", "publish update", "publish hello", "consume", "cancel",
 )  # fmt: skip
-AGGREGATOR_STAKES = ("commit", "store Snapshot", "store Accept", "publish receipt")
+AGGREGATOR_STAKES = ("commit", "move", "save", "store Accept", "publish receipt")
 SITE_STAKES = ("store Store", "store Settle", "publish update", "train", "draft")
 STARTING = ("open disk", "restore", "open link", "consume", "store", "publish", "")
-STORES = ("", "commit", "store Accept", "store KeepPart", "store Snapshot", "store AddVersion", "store Store",
-          "store Settle", "store Mark")  # fmt: skip
+STORES = ("", "commit", "store Accept", "store KeepPart", "store AddVersion", "store NoteMade", "save", "encode",
+          "store Store", "store Settle", "store Mark")  # fmt: skip
 
 
 class Killed(Exception):

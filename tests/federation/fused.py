@@ -1,11 +1,15 @@
 """What a process does its input and output with, each step of it on a fuse: its link, its performers, its patience."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from aggregator.effects import Done, Move, OutOfRoom, Work
 from aggregator.service import Performer as AggregatorPerformer
 from aggregator.settings import Folder
+from aggregator.workshop import Workshop
+from broker.errors import StorageError
 from broker.link import Outgoing
 from broker.memory import MemoryLink
 from broker.weights import Layout
@@ -15,6 +19,8 @@ from site_worker.worker import Performer as SitePerformer
 from tests.federation.disk import SimJournal
 from tests.federation.fuse import Fuse
 from tests.federation.tampering import post
+
+LATE: Final = 0.5
 
 
 class FusedLink:
@@ -50,13 +56,45 @@ class Patience:
         return False
 
 
-class FusedAggregator(AggregatorPerformer):
+class FusedWorkshop(Workshop):
+    """Does work at steps of its own, in order: `turn` is the event for the next, which may be late."""
+
     fuse: Fuse
 
-    def __init__(
-        self, journal: SimJournal, folder: Folder, layout: Layout, link: Any, stopping: Any, *, tell: Any
-    ) -> None:
-        super().__init__(journal, folder, layout, link, stopping, tell=tell)
+    def __init__(self, journal: SimJournal, folder: Folder, layout: Layout, actor: Any) -> None:
+        super().__init__(journal, folder, layout)
+        self.fuse, self._actor, self._waiting = actor.fuse, actor, deque[Work]()
+
+    def take(self, work: Work) -> None:
+        self._waiting.append(work)
+        self._actor.events.append(self.turn)
+
+    def turn(self) -> None:
+        """Do what is next, unless that takes longer or the disk is full: then it has another turn."""
+        events = self._actor.events
+        if events and self._actor.world.random.random() < LATE:
+            events.append(self.turn)
+            return
+        try:
+            done = self.do(self._waiting[0])
+        except StorageError as error:
+            events.extend((OutOfRoom(str(error)), self.turn))
+        else:
+            self._waiting.popleft()
+            events.append(done)
+
+    def do(self, work: Work) -> Done:
+        step = type(work).__name__.lower()
+        self.fuse.before(step)
+        if not isinstance(work, Move):
+            self.fuse.space(step)
+        done = super().do(work)
+        self.fuse.done(step)
+        return done
+
+
+class FusedAggregator(AggregatorPerformer):
+    fuse: Fuse
 
     def _store(self, effect: Any) -> None:
         step = f"store {type(effect).__name__}"

@@ -4,10 +4,14 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Final
 
-from aggregator.journal import SCHEMA, Accepted, Journal
-from aggregator.opening import restore
+from aggregator.effects import Move, Work
+from aggregator.fold import Fold, Step
+from aggregator.journal import Accepted, Journal
+from aggregator.journal_tables import SCHEMA
+from aggregator.opening import reopen
 from aggregator.settings import Aggregation, Folder
 from broker.drive import perform_on
 from broker.weights import Layout, load_model, read_metadata
@@ -17,7 +21,7 @@ from site_worker.loop import SiteLoop
 from site_worker.outbox import Settled
 from tests.federation.actors import Sound
 from tests.federation.disk import SimJournal, SimOutbox
-from tests.federation.fused import FusedAggregator, FusedSite
+from tests.federation.fused import FusedAggregator, FusedSite, FusedWorkshop
 
 
 class AckBeforeCommit(Sound):
@@ -59,20 +63,42 @@ class FreedOnConfirm(Sound):
                 self._outbox.settle([Settled(sequence, "accepted") for sequence in effect.sequences], at=0.0)
 
 
-class SnapshotAhead(Sound):
-    """Starts from the newest snapshot on disk, which a kill before the journal's commit has left a version ahead.
-
-    What is in that snapshot comes again, from the broker or from the journal's open buffer, and is merged twice.
-    """
+class NewestSnapshot(Sound):
+    """Takes the newest snapshot on disk for the newest version, and folds nothing."""
 
     @staticmethod
-    def restore(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Any]:
-        layout, fold = restore(journal, folder, aggregation)
+    def reopen(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Any]:
+        layout, fold = reopen(journal, folder, aggregation)
         files = sorted(folder.models.glob("*.safetensors"))
-        newest = max(files, key=lambda path: int(read_metadata(path)["version"]))
-        if int(read_metadata(newest)["version"]) > fold.version:
-            fold.model[:] = load_model(newest)[1]
+        known = [(int(found["version"]), path) for path in files if "version" in (found := read_metadata(path))]
+        fold.model[:] = load_model(max(known)[1])[1]
         return layout, fold
+
+
+class DecidesAhead(Sound):
+    """Decides on a version before the one before it is made."""
+
+    @staticmethod
+    def reopen(journal: Journal, folder: Folder, aggregation: Aggregation) -> tuple[Layout, Any]:
+        layout, fold = reopen(journal, folder, aggregation)
+        return layout, Hasty(**{one.name: getattr(fold, one.name) for one in fields(fold)})
+
+
+class Hasty(Fold):
+    def decide(self) -> Step:
+        step = super().decide()
+        self.moving = False
+        return step
+
+
+class EncodesOnTheMove(Sound):
+    """Does not wait with a publication until the model stands still."""
+
+    class workshop(FusedWorkshop):  # noqa: N801
+        def take(self, work: Work) -> None:
+            super().take(work)
+            if isinstance(work, Move):
+                self._waiting.rotate(1)
 
 
 class SequenceReset(Sound):
@@ -117,7 +143,9 @@ MUTANTS: Final[dict[str, type[Sound]]] = {
     "ack-before-commit": AckBeforeCommit,
     "no-dedupe": NoDedupe,
     "freed-on-confirm": FreedOnConfirm,
-    "snapshot-ahead": SnapshotAhead,
+    "newest-snapshot": NewestSnapshot,
+    "decides-ahead": DecidesAhead,
+    "encodes-on-the-move": EncodesOnTheMove,
     "sequence-reset": SequenceReset,
     "residual-ahead": ResidualAhead,
     "no-probe": NoProbe,

@@ -53,6 +53,7 @@ class Shape:
     aggregation: Aggregation
     model_codec: str
     keyframe_every: int
+    snapshot_every_s: float
 
     @classmethod
     def drawn(cls, seed: int, aggregations: Sequence[Aggregation] = AGGREGATIONS) -> "Shape":
@@ -74,6 +75,7 @@ class Shape:
             aggregation=aggregation,
             model_codec=draw.choice(["float32", "int8", "int8"]),
             keyframe_every=draw.choice([1, 2, 5]),
+            snapshot_every_s=draw.choice([0.0, 5.0, 30.0]),
         )
 
 
@@ -116,7 +118,7 @@ def run_schedule(
             path, seed, sites=shape.sites, versions=0, mutant=mutant, aggregation=shape.aggregation,
             codec=shape.codec, training_s=shape.training_s, refusing=shape.refusing, batch=shape.batch, drift=0.05,
             presence_s=5.0, in_memory=True, tell=tell, model_codec=shape.model_codec,
-            keyframe_every=shape.keyframe_every,
+            keyframe_every=shape.keyframe_every, snapshot_every_s=shape.snapshot_every_s,
         )  # fmt: skip
         stack.callback(world.close)
         return _judged(world, seed, _suffer(world, shape))

@@ -61,7 +61,7 @@ def test_a_disk_that_fills_twice_in_one_batch_loses_nothing(worlds: Any, monkeyp
             raise StorageError("full")
         save_model(path, *rest, **named)
 
-    monkeypatch.setattr("aggregator.service.save_model", flapping)
+    monkeypatch.setattr("aggregator.workshop.save_model", flapping)
     world = worlds(sites=2, mutant=FlappingProduct)
     world.settle()
     assert len(seen) >= 6

@@ -59,6 +59,7 @@ class World:
         batch: int = 1,
         drift: float = 0.0,
         presence_s: float = 2.0,
+        snapshot_every_s: float = 0.0,
         in_memory: bool = False,
         tell: Callable[[str], None] | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class World:
         self.settings = Settings(
             FEDERATION, "t", codec=codec, versions=versions, presence_s=presence_s, aggregation=aggregation,
             start=Start(min_sites=sites, start_after_s=30.0), limits=Limits(max_examples=9 if refusing else 10),
-            model_codec=model_codec, keyframe_every=keyframe_every,
+            model_codec=model_codec, keyframe_every=keyframe_every, snapshot_every_s=snapshot_every_s,
         )  # fmt: skip
         self.training_s, self._batch, self._drift = (0, training_s), batch, drift
         self._hurry, self.left_behind = False, list[str]()
@@ -184,9 +185,12 @@ class World:
         return {row["site"]: (row["staleness"], row["weight"]) for row in rows}
 
     def settled(self) -> bool:
-        """Every version that was asked for is there, and no update waits anywhere."""
+        """Every version that was asked for is there and made, and no update waits anywhere."""
         wanted = self.control.last_version(self.settings.versions)
-        return not self._waiting() and self.version() >= wanted and not self._buffered()
+        return not self._waiting() and self.version() >= wanted and not self._buffered() and not self.making()
+
+    def making(self) -> bool:
+        return not self.journal.versions()[-1].digest
 
     def _waiting(self) -> bool:
         return any(site.outbox is not None and site.alive and site.outbox.waiting() for site in self.sites)

@@ -8,8 +8,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,6 +21,7 @@ from broker.messages import (
     AGGREGATOR,
     EVERYONE,
     Announcement,
+    Difference,
     Hello,
     Message,
     ModelPart,
@@ -107,6 +109,17 @@ SEALED: Final[dict[str, tuple[Party, str, Message, bytes]]] = {
         b"",
     ),
 }
+
+_STEPS: Final = [Difference(5, TWO, 6, THREE, "int8", 4200, 77), Difference(6, THREE, 7, ONE, "top1", 90, 80)]
+OPTIONAL: Final[dict[str, dict[str, Any]]] = {
+    "announcement": {"key_version": 5, "key_digest": TWO, "differences": _STEPS},
+    "model": {"base": THREE},
+    "update": {"error": 0.25},
+    "receipt": {"arrived": [(7, b"\x05\x01")]},
+}
+for _name, _more in OPTIONAL.items():
+    _party, _to, _message, _body = SEALED[_name]
+    SEALED[f"{_name}-2"] = _party, _to, msgspec.structs.replace(_message, **_more), _body
 
 
 CHUNK_AND_5: Final = (1 << 18) + 5

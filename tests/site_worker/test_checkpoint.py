@@ -216,7 +216,7 @@ def test_a_second_one_put_aside_takes_the_place_of_the_first(kept: Path, asked: 
     assert found.announcement.version == 8
 
 
-def failing(*_: Any) -> Any:
+def failing(*_: Any, **__: Any) -> Any:
     raise OSError(28, "No space left on device")
 
 

@@ -46,7 +46,7 @@ def test_it_is_shown_to_people_and_to_programs(outbox: Outbox) -> None:
     assert "newest update" not in said()
     drafted(outbox, residual=[0.0] * 700)
     outbox.store(replace(made(1), codec="lowrank", choice="lowrank-330", error=0.245, backlog=1.25))
-    line = said().splitlines()[-1]
+    line = said().splitlines()[2]
     assert line == (
         "newest update: lowrank-330, 400 times smaller than float32, 24.5 % left out, 1.2 rounds' worth for the next"
     )
