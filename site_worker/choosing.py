@@ -3,8 +3,8 @@
 * What carries the noise of differential privacy is flat, and choosing what to send by its size would choose noise.
 * A line on which an update hardly costs anything gets nearly all of it.
 * Else low rank, as coarse as the deltas bear: local SGD's are heavy-tailed (the largest hundredth of the coordinates
-  has a third of the energy), local Adam's flat (a twentieth), and flat ones need three times the bytes. From then on
-  the backlog says: left out, in rounds' worth of learning. Above 1.6 training falls behind, below 1.2 bytes are wasted.
+  has half of the energy), local Adam's flat (a tenth), and flat ones need three times the bytes. If more than three
+  rounds' worth of learning is left out, the next updates are finer, until it is half of that.
 
 Measured with tests/benchmarks/compression.py; docs/algorithms.md has the figures.
 """
@@ -18,10 +18,10 @@ from site_worker.compression import Stretch
 from site_worker.past import Past
 
 SMALL: Final = 1 << 14  # coordinates: below that, the message around an update is what costs
-LADDER: Final = (400, 330, 240, 160, 100, 80, 60, 40)
+LADDER: Final = (330, 240, 160, 100, 80, 60, 40)
 HEAVY, FLAT = 330, 100
 HEAVY_SHARE: Final = 0.2  # of the energy, in the largest hundredth
-TOO_MUCH, TOO_LITTLE = 1.6, 1.2
+TOO_MUCH, TOO_LITTLE = 3.0, 1.5
 FINE: Final = "int8-coarse"
 FINE_BYTES: Final = 0.4  # a coordinate, about
 WORTH: Final = 0.1  # of the training time: what sending may take without anybody minding
@@ -42,15 +42,16 @@ def choose(asked: str, delta: Stretch, form: Form, past: Past | None, *, private
 
 
 def _ratio(delta: Stretch, form: Form, past: Past | None) -> int:
+    coarsest = HEAVY if share_of_largest(delta, form.size) > HEAVY_SHARE else FLAT
     known = None if past is None or not past.choice.startswith("lowrank-") else int(past.choice.partition("-")[2])
     if past is None or known not in LADDER:
-        return HEAVY if share_of_largest(delta, form.size) > HEAVY_SHARE else FLAT
+        return coarsest
     rung = LADDER.index(known)
     if past.backlog > TOO_MUCH:
         rung = min(rung + 1, len(LADDER) - 1)
     elif past.backlog < TOO_LITTLE:
         rung = max(rung - 1, 0)
-    return LADDER[rung]
+    return min(LADDER[rung], coarsest)
 
 
 def share_of_largest(delta: Stretch, size: int) -> float:

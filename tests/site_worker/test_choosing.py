@@ -85,17 +85,22 @@ def test_after_what_is_no_rung_the_ladder_begins_anew(choice: str) -> None:
 @pytest.mark.parametrize(
     ("before", "backlog", "then"),
     [
-        (330, 1.61, 240),
-        (330, 1.6, 330),
-        (330, 1.2, 330),
-        (330, 1.19, 400),
-        (400, 0.0, 400),
+        (330, 3.1, 240),
+        (330, 3.0, 330),
+        (240, 1.5, 240),
+        (240, 1.4, 330),
+        (330, 0.0, 330),
         (40, 9.0, 40),
     ],
     ids=["finer", "not finer", "not coarser", "coarser", "the coarsest", "the finest"],
 )
-def test_the_backlog_leads_up_and_down_the_ladder(before: int, backlog: float, then: int) -> None:
-    assert (LADDER[0], LADDER[-1]) == (400, 40)
+def test_the_backlog_leads_down_the_ladder_and_up_again(before: int, backlog: float, then: int) -> None:
+    assert (LADDER[0], LADDER[-1]) == (330, 40)
+    assert chosen(after(f"lowrank-{before}", backlog), delta=HEAVY_DELTA) == f"lowrank-{then}"
+
+
+@pytest.mark.parametrize(("before", "backlog", "then"), [(80, 0.0, 100), (100, 0.0, 100), (330, 2.0, 100)])
+def test_flat_deltas_are_never_sent_coarser_than_they_bear(before: int, backlog: float, then: int) -> None:
     assert chosen(after(f"lowrank-{before}", backlog)) == f"lowrank-{then}"
 
 
@@ -103,7 +108,7 @@ def test_the_share_of_the_largest_hundredth() -> None:
     # Of 200 coordinates two: 9 + 16 of 9 + 16 + 198 x 0.25.
     assert share_of_largest(stretch([0.5] * 99 + [3.0, -4.0] + [0.5] * 99), 200) == pytest.approx(25 / 74.5)
     assert share_of_largest(stretch([0.0] * 200), 200) == 0.0
-    assert share_of_largest(stretch([2.0]), 1) == 1.0
+    assert share_of_largest(stretch([3.0, 4.0]), 2) == 16 / 25  # one at least
 
 
 def test_of_a_large_model_evenly_spread_stretches_are_looked_at() -> None:
