@@ -46,7 +46,7 @@ ARMS: Final[Mapping[str, Arm]] = {
     "auto": Arm("auto", "auto"),
     "int8-coarse": Arm("int8-coarse", "int8-coarse"),
     "lowrank-330, int8-coarse": Arm("lowrank-330", "int8-coarse"),
-    "lowrank-330, lowrank-100": Arm("lowrank-330", "lowrank-100"),
+    "lowrank-330": Arm("lowrank-330", "lowrank-330"),
     "lowrank-100": Arm("lowrank-100", "lowrank-100"),
     "top1": Arm("top1", "int8-coarse"),
     "top5": Arm("top5", "int8-coarse"),
@@ -105,7 +105,7 @@ class Cell:
     optimizer: str
     strategy: str = "patient"
     alpha: float = 0.5
-    versions: int = 60
+    versions: int = 120
 
     @property
     def name(self) -> str:
