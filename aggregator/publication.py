@@ -62,7 +62,7 @@ class Publication:
         note_digest: Callable[[int, bytes], None],
     ) -> None:
         self._party, self._settings, self._fold, self._read = party, settings, fold, read
-        self._codec = settings.codec_of_models(len(fold.model))
+        self._codec = settings.codec_of_models(fold.form)
         self._stream = models_stream(party.federation)
         self._own = Peer(party.federation, party.name, party.key.public)
         self._note_digest = note_digest

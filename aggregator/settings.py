@@ -20,7 +20,7 @@ from aggregator.optimizers import ServerOptimizer, optimizer_named
 from aggregator.shares import Share, share_named
 from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, Worth, strategy_named
-from broker.codecs import AUTO, require_choice
+from broker.codecs import AUTO, Form, require_choice
 from broker.errors import UsageError
 from broker.messages import MAX_DIFFERENCES
 from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -203,11 +203,16 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         require_choice(self.model_codec)
         self.aggregation.build()
 
-    def codec_of_models(self, parameters: int) -> str:
-        """What differences between models are compressed with; a lossless codec means that models go out whole."""
+    def codec_of_models(self, form: Form) -> str:
+        """What differences between models are compressed with; a lossless codec means that models go out whole.
+
+        Differences bear a low rank, which what sites send mostly has already; see docs/algorithms.md for figures.
+        """
         if self.model_codec != AUTO:
             return self.model_codec
-        return "float32" if 4 * parameters <= WHOLE_BYTES else "int8-coarse"
+        if 4 * form.size <= WHOLE_BYTES:
+            return "float32"
+        return "lowrank-100" if any(len(shape) > 1 for shape in form.shapes) else "int8-coarse"
 
 
 @dataclass(frozen=True)

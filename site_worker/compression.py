@@ -65,15 +65,26 @@ def compress(choice: str, delta: Stretch, form: Form, draft: Draft) -> Compresse
         if codec.codec.lossless:
             continue
         of_target += _square(target)
-        left_out = np.subtract(target, open_segment(codec.name, unframed(payload), segment).dense(), out=target)
-        of_error += _square(left_out)
-        draft.add_residual(left_out)
+        missing = np.subtract(target, open_segment(codec.name, unframed(payload), segment).dense(), out=target)
+        of_error += _square(missing)
+        draft.add_residual(missing)
     return Compressed(choice, codec.name, _ratio(of_error, of_target), _ratio(of_error, of_delta))
 
 
 def sizes(names: list[str], delta: Stretch, form: Form) -> dict[str, int]:
     """How many bytes what was learned takes by each choice."""
     return {name: sum(map(len, _payload(name, delta, form))) for name in names}
+
+
+def left_out(name: str, delta: Stretch, form: Form) -> float:
+    """Which part of what was learned a choice would leave out: |left out| / |learned|; 0 of nothing."""
+    codec, of_delta, of_error = chosen(name), 0.0, 0.0
+    payload = _payload(name, delta, form)
+    for segment, piece in zip(codec.codec.segments(form, 0), payload, strict=True):
+        target = delta(segment.start, segment.end)
+        of_delta += _square(target)
+        of_error += _square(target - open_segment(codec.name, unframed(piece), segment).dense())
+    return _ratio(of_error, of_delta)
 
 
 def _payload(name: str, delta: Stretch, form: Form) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import pytest
 
 from aggregator.enrolment import AGGREGATOR_TOML
 from aggregator.settings import Aggregation, Folder, Plan, Settings
+from broker.codecs import Form
 from broker.errors import UsageError
 
 
@@ -47,6 +48,20 @@ def test_the_environment_overrides_a_value(tmp_path: Path, monkeypatch: pytest.M
 def test_what_cannot_work_is_refused_with_a_sentence(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         folder(tmp_path, text).settings()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "codec"),
+    [
+        (((512, 512),), "float32"),  # 1 MiB
+        (((512, 512), (1,)), "lowrank-100"),
+        (((262_144,), (1,)), "int8-coarse"),
+    ],
+    ids=["small", "larger", "without a matrix"],
+)
+def test_how_models_go_out_follows_from_what_they_are(shapes: tuple[tuple[int, ...], ...], codec: str) -> None:
+    assert Settings("fed", "t").codec_of_models(Form(shapes)) == codec
+    assert Settings("fed", "t", model_codec="top1").codec_of_models(Form(shapes)) == "top1"
 
 
 def test_a_rule_gets_the_options_that_it_knows() -> None:

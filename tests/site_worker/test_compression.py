@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from broker.codecs import CHUNK, Form, decoded, encode
 from broker.messages import parts_of
 from broker.weights import Layout
-from site_worker.compression import Compressed, Stretch, compress, learned
+from site_worker.compression import Compressed, Stretch, compress, learned, left_out
 from site_worker.outbox import Outbox
 from site_worker.training import TrainingError
 from tests.site_worker.bench import made
@@ -75,6 +75,16 @@ def test_the_error_is_relative_to_what_was_to_be_sent() -> None:
     assert written("int8", floats(0, 0)).error == 0.0
     border = written("int8", np.full(CHUNK, 127, dtype=np.float32), floats(127, 0.375))
     assert border.error == pytest.approx(0.375 / math.sqrt((CHUNK + 1) * 127**2 + 0.375**2))
+
+
+def test_what_a_choice_would_leave_out_is_relative_to_what_was_learned() -> None:
+    assert left_out("int8", stretch(floats(127, 0.375)), Form.of(2)) == pytest.approx(0.375 / math.hypot(127, 0.375))
+    assert left_out("float32", stretch(floats(127, 0.375)), Form.of(2)) == 0.0
+    assert left_out("int8", stretch(floats(0, 0)), Form.of(2)) == 0.0
+    whole, form = drawn(0), LAYOUT.form
+    missing = whole - decoded("lowrank", encode("lowrank-50", whole, form), form)
+    ratio = float(np.linalg.norm(missing) / np.linalg.norm(whole))
+    assert left_out("lowrank-50", stretch(whole), form) == pytest.approx(ratio, rel=1e-5)
 
 
 def test_the_backlog_counts_rounds_of_learning(tmp_path: Path) -> None:
