@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -14,7 +13,8 @@ from aggregator.journal import Journal
 from aggregator.opening import Replayed, replay
 from aggregator.service import serve
 from aggregator.settings import Folder
-from aggregator.status import Disk, SiteStatus, Status, read_refused, read_status
+from aggregator.status import read_refused, read_status
+from aggregator.statustext import status_text, when
 from aggregator.steering import pause, resume, stop_after, switch_command
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
@@ -22,7 +22,6 @@ from broker.files import require_writable
 from broker.letters import INITIAL_MODEL, Request
 from broker.node import Node
 from broker.options import AS_JSON, tls_of, tls_options
-from broker.progress import readable_bytes
 from broker.serving import link_maker, log_to_stderr, until_signalled
 from broker.settings import write_secret
 
@@ -165,56 +164,7 @@ def status(folder: Path, *, as_json: bool) -> None:
       fedqueue aggregator status agg --json
     """
     found = read_status(Folder(folder))
-    click.echo(found.to_json() if as_json else _status_text(found))
-
-
-def _status_text(found: Status) -> str:
-    counts = f"{found.accepted} updates accepted, {found.refused} refused, {found.buffered} in the open buffer"
-    head = [
-        f"federation {found.federation}: version {found.version}, {counts}",
-        f"strategy: {found.strategy}",
-        f"service: {'running, ' + found.link if found.running else 'not running'}",
-    ]
-    if found.paused:
-        head.append("paused: sites are asked for no training until 'fedqueue aggregator resume'")
-    if found.switch_pending:
-        head.append("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
-    if found.last_version:
-        head.append(f"training ends at version {found.last_version}")
-    head.append(_disk_text(found.disk))
-    head += [
-        f"{'receiving' if one.site else 'sending'} {one.what}{f' of {one.site}' if one.site else ''}: {one.progress}"
-        for one in found.transfers
-    ]
-    if not found.started:
-        head.append("not started: version 0 goes out when enough sites have said hello ([start] in aggregator.toml)")
-    rows = [f"{'site':<16}{'state':<10}{'from':>6}{'stale':>7}{'accepted':>10}{'refused':>9}  {_HOW}last hello"]
-    for site in found.sites:
-        base = "-" if site.base is None else str(site.base)
-        stale = "-" if site.staleness is None else str(site.staleness)
-        seen = "never" if site.last_seen is None else _when(site.last_seen)
-        counts = f"{base:>6}{stale:>7}{site.accepted:>10}{site.refused:>9}"
-        rows.append(f"{site.site:<16}{site.state:<10}{counts}  {_how(site)}{seen}")
-    return "\n".join(head + rows)
-
-
-def _disk_text(disk: Disk) -> str:
-    if disk.full:
-        return disk.full
-    most = f" of at most {readable_bytes(disk.most_payload_bytes)}" if disk.most_payload_bytes else ""
-    since = f", from version {disk.anchor} on" if disk.anchor else ""
-    updates = f"{readable_bytes(disk.payload_bytes)} of updates{most}{since}"
-    return f"disk: {readable_bytes(disk.used_bytes)} used ({updates}), {readable_bytes(disk.free_bytes)} free"
-
-
-_HOW = f"{'codec':<9}{'smaller':>8}{'left out':>10}  "
-
-
-def _how(site: SiteStatus) -> str:
-    """How the newest update was compressed: by what, how many times smaller than float32, what share is left out."""
-    smaller = "-" if site.smaller is None else f"{site.smaller:.4g} x"
-    error = "-" if site.error is None else f"{100 * site.error:.3g} %"
-    return f"{site.codec or '-':<9}{smaller:>8}{error:>10}  "
+    click.echo(found.to_json() if as_json else status_text(found, time.time()))
 
 
 @cli.command()
@@ -234,7 +184,7 @@ def refused(folder: Path, last: int, *, as_json: bool) -> None:
         return
     for row in rows:
         sequence = "-" if row["sequence"] is None else row["sequence"]
-        click.echo(f"{_when(row['at'])}  {row['site']:<16} update {sequence:<6} {row['bytes']:>9} B  {row['reason']}")
+        click.echo(f"{when(row['at'])}  {row['site']:<16} update {sequence:<6} {row['bytes']:>9} B  {row['reason']}")
     if not rows:
         click.echo("Nothing was refused.")
 
@@ -298,10 +248,6 @@ def _existing(place: Folder) -> Path:
     if not place.journal_file.is_file():
         raise UsageError(f"There is no {place.journal_file}; has this folder been initialised?")
     return place.journal_file
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def main() -> int:

@@ -1,13 +1,16 @@
 """Who is enrolled, who is present, and whether their queues are there.
 
-Presence is the broker's knowledge: a site is present while it consumes its rounds queue. A missing queue (an
-operator's slip) is declared again before long, not at once for each message that could not be routed.
+Presence is the broker's knowledge: a site is present while it consumes its rounds queue, and rests while it reads its
+receipts alone. A missing queue (an operator's slip) is declared again before long, not at once for each message that
+could not be routed.
 """
 
+import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from aggregator.effects import NotePresence
+from aggregator.effects import NotePresence, SetFact
 from aggregator.journal import Enrolled
 from broker.drive import Cancel, Consume, Declare, Inspect
 from broker.link import QueueState
@@ -16,6 +19,7 @@ from broker.topology import SiteNames, Topology, federation_topology
 PREFETCH: Final = 4  # what the broker has ready for the next commit; how much we hold is for the inbox to say
 REPAIR_S: Final = 2.0
 REPAIR_AGAIN_S: Final = 30.0
+MISSED: Final = 20  # queues whose loss is remembered
 Effects = list[Any]
 
 
@@ -34,6 +38,8 @@ class Attendance:
         self.present: set[str] | None = None
         self.connected = False
         self._ready: dict[str, int] = {}
+        self._resting: list[str] | None = None
+        self._missing: dict[str, float] = {}
         self._inspect_at = 0.0
         self._repair_at: float | None = None
 
@@ -69,9 +75,18 @@ class Attendance:
         return [Consume(SiteNames(self._federation, site).updates, PREFETCH) for site in sites]
 
     def repair(self, now: float, *, after_s: float = REPAIR_S) -> None:
-        """A queue is missing: declare the topology again before long."""
+        """Declare the topology again before long."""
         if self._repair_at is None:
             self._repair_at = now + after_s
+
+    def missing(self, queue: str, now: float) -> Effects:
+        """A queue is gone: declare it again, and remember it for whoever wonders; nothing if that is known."""
+        self.repair(now)
+        if now - self._missing.pop(queue, -math.inf) < REPAIR_AGAIN_S:
+            self._missing[queue] = now
+            return []
+        self._missing = dict([*self._missing.items(), (queue, now)][-MISSED:])
+        return [SetFact("missing", json.dumps(self._missing).encode())]
 
     def declared(self, error: str | None, now: float) -> Effects:
         """The broker has declared everything, or has said why not."""
@@ -95,7 +110,18 @@ class Attendance:
                 self._ready[site] = state.ready
                 effects.append(NotePresence(site, here, state.ready, now, changed))
         self.present = present
-        return effects
+        return effects + self._note_resting(queues)
+
+    def _note_resting(self, queues: Mapping[str, QueueState | None]) -> Effects:
+        """Who reads receipts and no announcements: connected, and not to train now."""
+        assert self.present is not None
+        receipts = {site: queues.get(SiteNames(self._federation, site).receipts) for site in self.sites}
+        reading = {site for site, state in receipts.items() if state is not None and state.consumers > 0}
+        resting = sorted(reading - self.present)
+        if resting == self._resting:
+            return []
+        self._resting = resting
+        return [SetFact("resting", json.dumps(resting).encode())]
 
     def tick(self, now: float) -> Effects:
         """Look and repair when due."""
@@ -105,8 +131,14 @@ class Attendance:
             effects.append(Declare(self._topology()))
         if self.connected and now >= self._inspect_at:
             self._inspect_at = now + self._every_s
-            effects.append(Inspect(tuple(SiteNames(self._federation, site).rounds for site in self.sites)))
+            effects.append(Inspect(self._looked_at()))
         return effects
+
+    def _looked_at(self) -> tuple[str, ...]:
+        """The rounds queue of every site; of those that were not seen there last time, also the receipts queue."""
+        names = [SiteNames(self._federation, site) for site in self.sites]
+        unseen = [one.receipts for one in names if one.site not in (self.present or ())]
+        return (*(one.rounds for one in names), *unseen)
 
     def _topology(self) -> Topology:
         whole = federation_topology(self._federation, max_models_bytes=self._max_models_bytes)

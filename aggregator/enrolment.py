@@ -30,6 +30,7 @@ from broker.rights import AGGREGATOR
 from broker.serving import Tls, address_at, declare_topology, read_url
 from broker.settings import parse_settings, to_toml, write_secret
 from broker.topology import (
+    NO_RIGHTS,
     Rights,
     SiteNames,
     Topology,
@@ -39,6 +40,7 @@ from broker.topology import (
     federation_topology,
     site_rights,
     stream_bytes,
+    watcher_of,
 )
 from broker.weights import Layout, load_model
 
@@ -113,6 +115,7 @@ def create(folder: Folder, founding: Founding, *, node: Node | None) -> Layout:
         if node is not None:
             account, rights = account_of(federation, AGGREGATOR), aggregator_rights(federation)
             write_secret(folder.url_file, _account_on(node, account, rights))
+            write_secret(folder.console_file, _watcher_on(node, federation))
         PrivateKey.load_or_make(folder.key_file)
         with closing(Journal(folder.journal_file)) as journal:
             initialise(journal, folder, layout, vector, rule_text(settings.aggregation), at=time.time())
@@ -234,6 +237,14 @@ def _account_on(node: Node, account: str, rights: Rights) -> str:
     management.put_user(account, password)
     management.set_rights("/", account, rights)
     return node.amqp_url(account, password)
+
+
+def _watcher_on(node: Node, federation: str) -> str:
+    """Make an account that may look at a private node's console and do nothing; its address."""
+    account, password, management = watcher_of(federation), secrets.token_urlsafe(18), _management(node)
+    management.put_user(account, password, tags="monitoring")
+    management.set_rights("/", account, NO_RIGHTS)
+    return node.console_url(account, password)
 
 
 def _management(node: Node) -> Management:

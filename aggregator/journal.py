@@ -277,6 +277,14 @@ class Journal:
         """Everything noted of the sites."""
         return self._database.execute("SELECT * FROM sites ORDER BY site").fetchall()
 
+    def troubled(self) -> list[str]:
+        """Sites of which something was refused since their newest accepted update."""
+        rows = self._database.execute(
+            "SELECT site FROM (SELECT site, max(at) AS at FROM refused GROUP BY site) AS newest WHERE at > coalesce("
+            "(SELECT accepted_at FROM updates WHERE site = newest.site ORDER BY ordinal DESC LIMIT 1), 0) ORDER BY site"
+        )
+        return [row["site"] for row in rows]
+
     def settled(self, site: str, incarnation: bytes) -> tuple[list[int], dict[int, str]]:
         """Sequences accepted, and sequences refused with their reasons."""
         key = (site, incarnation)

@@ -33,7 +33,8 @@ CREATE TABLE presence (at REAL NOT NULL, site TEXT NOT NULL, present INTEGER NOT
 CREATE VIEW merged AS SELECT site, sequence, base_version, staleness, weight, examples, accepted_at, ordinal,
     (SELECT min(version) FROM versions WHERE through_ordinal >= ordinal) AS version FROM updates;
 CREATE TABLE rules (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, rule TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX updates_of_sites ON updates (site, ordinal, base_version, staleness, examples);
+CREATE INDEX updates_of_sites
+    ON updates (site, ordinal, base_version, staleness, examples, payload_bytes, training_s, accepted_at);
 CREATE INDEX updates_by_room ON updates (removed, payload_bytes)
 """
 SCHEMA: Final = ";".join((_TABLES, TRANSFERS, PUBLICATIONS))
@@ -59,6 +60,9 @@ INSERT INTO unfinished (site, incarnation, sequence) SELECT DISTINCT site, incar
 INSERT INTO parts (transfer, part, body) SELECT transfer, part, body FROM former_parts
     JOIN unfinished USING (site, incarnation, sequence);
 DROP TABLE former_parts;
+DROP INDEX updates_of_sites;
+CREATE INDEX updates_of_sites
+    ON updates (site, ordinal, base_version, staleness, examples, payload_bytes, training_s, accepted_at);
 CREATE INDEX updates_by_room ON updates (removed, payload_bytes)
 """,
             PUBLICATIONS,

@@ -12,11 +12,13 @@ The loop reads the journal (kept parts, settled sequences) but never writes it: 
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from itertools import chain
+from typing import Any
 
 from aggregator.admission import MAX_LEAP, Check, check_fields
 from aggregator.attendance import Attendance
 from aggregator.budgets import REMEMBERED, Budgets, WirePlan
+from aggregator.console import Console
 from aggregator.control import read_control
 from aggregator.effects import (
     Decided,
@@ -33,13 +35,14 @@ from aggregator.effects import (
 )
 from aggregator.fold import Fold
 from aggregator.journal import Journal
+from aggregator.notices import Notices
 from aggregator.publication import Publication
 from aggregator.publications import Published
 from aggregator.reception import Receptions
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
-from broker.drive import Ack, Publish, Tick
+from broker.drive import Ack, Tick
 from broker.errors import RefusedUpdate, WireError
 from broker.link import (
     Cancelled,
@@ -49,16 +52,14 @@ from broker.link import (
     Delivery,
     Down,
     Inspected,
-    Outgoing,
     Returned,
     Stuck,
     Up,
 )
 from broker.messages import AGGREGATOR, Announcement, Hello, Opened, Party, Peer, UpdatePart
 from broker.plan import PAUSED
-from broker.topology import models_stream, refused_queue, stream_bytes
+from broker.topology import SiteNames, models_stream, stream_bytes
 
-TOLD_AT_ONCE: Final = 100
 Effects = list[Any]
 
 
@@ -95,8 +96,7 @@ class AggregatorLoop:
             read=read, announce=self._announcement, plans=self._plans, note_digest=self._rounds.note_published,
         )  # fmt: skip
         self._trouble: dict[str, str | None] = {}
-        self._refusals = 0
-        self._told: set[int] = set()
+        self._notices = Notices(party.federation, journal.troubled())
         self._now = 0.0
 
     def deadline(self) -> float | None:
@@ -119,8 +119,8 @@ class AggregatorLoop:
                 return self._on_publishing(event)
             case Moved() | Saved() | Failed() | OutOfRoom():
                 return self._on_work(event, now)
-            case Registry() | Decided() | Ruled():
-                return self._on_decision(event)
+            case Registry() | Decided() | Ruled() | Console():
+                return self._on_beside(event, now)
             case _:
                 return self._on_link(event, now)
 
@@ -145,8 +145,11 @@ class AggregatorLoop:
             case Failed(error):
                 raise error
 
-    def _on_decision(self, event: Registry | Decided | Ruled) -> Effects:
+    def _on_beside(self, event: Registry | Decided | Ruled | Console, now: float) -> Effects:
+        """What people have decided, and what the console says."""
         match event:
+            case Console():
+                return self._on_console(event, now)
             case Registry(sites):
                 return self._attendance.enrolled(sites)
             case Decided(control):
@@ -155,6 +158,11 @@ class AggregatorLoop:
             case Ruled(aggregation, rule):
                 self._rounds.use(aggregation, rule=rule)
                 return []
+
+    def _on_console(self, found: Console, now: float) -> Effects:
+        """For `status`; a console that does not answer says nothing of logins."""
+        noted = SetFact("console", found.to_bytes())
+        return [noted] if found.error else [noted, *self._notices.logins(found.refused, now)]
 
     def _on_link(self, event: Any, now: float) -> Effects:
         match event:
@@ -173,24 +181,33 @@ class AggregatorLoop:
     def _on_topology(self, event: Any, now: float) -> Effects:
         match event:
             case Returned(token):
-                self._attendance.repair(now)
-                return self._left(token)
+                return [*self._returned(token, now), *self._left(token)]
             case Cancelled(queue):
-                self._attendance.repair(now)
-                return self._publication.cancelled(queue)
+                return [*self._missing(queue, now), *self._publication.cancelled(queue)]
             case Declared(error):
                 consumers = self._attendance.declared(error, now)
                 again = self._publication.lost() if consumers and self._rounds.started else []
                 return [*consumers, *again, self._link_fact(now, repair=error)]
             case Inspected(queues):
-                return self._attendance.seen(queues, now)
+                gone = [self._missing(queue, now) for queue, state in queues.items() if state is None]
+                return [*chain(*gone), *self._attendance.seen(queues, now)]
         return []
+
+    def _returned(self, token: Any, now: float) -> Effects:
+        """No queue takes a message: the one that it was for is gone, if it was for one."""
+        if token[0] == "receipt":
+            return self._missing(SiteNames(self._party.federation, token[1]).receipts, now)
+        self._attendance.repair(now)
+        return []
+
+    def _missing(self, queue: str, now: float) -> Effects:
+        noted = self._attendance.missing(queue, now)
+        return [*noted, *self._notices.missing(queue, now)] if noted else []
 
     def _left(self, token: Any) -> Effects:
         """A message has been settled: what waited for its place may go."""
         self._receipts.left(token)
-        if token[0] == "refused":
-            self._told.discard(token[1])
+        self._notices.left(token)
         return self._publication.announcing.left(token)
 
     def _on_tick(self, now: float) -> Effects:
@@ -287,20 +304,11 @@ class AggregatorLoop:
         """Merge a whole update; `body` is the part that came last."""
         self._receipts.of(site, update.incarnation, known=update.settled).settle(update.sequence)
         self._budgets.note(site, steps=update.steps, training_s=update.training_s)
-        return [self._rounds.merge(site, update, body, norm=norm, now=now)]
+        return [self._rounds.merge(site, update, body, norm=norm, now=now), *self._notices.accepted(site, now)]
 
     def _refuse(self, refusal: Refuse) -> Effects:
-        """Journal it, and tell people at the console in the broker's refused queue.
-
-        While many are on their way there the journal alone has to do: junk must not queue up before others' receipts.
-        """
-        self._refusals += 1
-        if len(self._told) >= TOLD_AT_ONCE:
-            return [refusal]
-        self._told.add(self._refusals)
-        text = {"site": refusal.site, "sequence": refusal.sequence, "reason": refusal.reason, "bytes": refusal.size}
-        queue, token = refused_queue(self._party.federation), ("refused", self._refusals)
-        return [refusal, Publish(Outgoing("", queue, json.dumps(text).encode(), token, "application/json"))]
+        """Journal it, and tell people at the console."""
+        return [refusal, *self._notices.refused(refusal)]
 
     def _announcement(self, *, version: int, **transfer: Any) -> Announcement:
         settings, fold = self._settings, self._rounds.fold
@@ -342,9 +350,10 @@ class AggregatorLoop:
         return self._budgets.plans(self._attendance.sites)
 
     def _link_fact(self, now: float, **trouble: str | None) -> SetFact:
-        """What `status` shows: consuming, publishing and declaring can each be in trouble."""
+        """What `status` shows: consuming, publishing, declaring and the disk can each be in trouble."""
         self._trouble |= trouble
         reasons = [reason for reason in self._trouble.values() if reason]
         state = reasons[0] if reasons else "connected"
         waits = bool(reasons) and not state.startswith("waiting")
-        return SetFact("link", json.dumps([f"waiting: {state}" if waits else state, now]).encode())
+        kinds = {kind: reason for kind, reason in self._trouble.items() if reason}
+        return SetFact("link", json.dumps([f"waiting: {state}" if waits else state, now, kinds]).encode())

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from aggregator.console import Watcher, console_url, management_at, watch
 from aggregator.control import read_control
 from aggregator.downlink import Downlink
 from aggregator.effects import (
@@ -48,12 +49,13 @@ from aggregator.settings import Folder, Settings
 from aggregator.storage import bound_journal
 from aggregator.workshop import DISK_RETRY_S, Background, Workshop, put_away
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
-from broker.errors import StorageError
+from broker.errors import LinkRefused, StorageError, UsageError
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
 from broker.messages import AGGREGATOR, Party
 from broker.room import disk_trouble
+from broker.serving import address_at, read_url
 from broker.weights import Layout
 
 log = logging.getLogger(__name__)
@@ -223,12 +225,44 @@ def serve(
             with _beside(journal, folder, layout, fold, stopping, tell=inbox.put) as background:
                 performer = Performer(journal, downlink, link, stopping, work=background.take)
                 watch.start()
+                _watch_console(folder, settings, inbox, stopping)
                 link.open()
-                drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
+                with _end_noted(journal):
+                    drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
         finally:
             inbox.close()
             link.close()
             journal.close()
+
+
+@contextmanager
+def _end_noted(journal: Journal) -> Iterator[None]:
+    """Keep for `status` why the broker refused us for good, until the next start."""
+    _note_end(journal, "")
+    try:
+        yield
+    except LinkRefused as refusal:
+        _note_end(journal, str(refusal))
+        raise
+
+
+def _note_end(journal: Journal, reason: str) -> None:
+    journal.rollback()
+    journal.begin()
+    journal.set_fact("ended", reason.encode())
+    journal.commit()
+
+
+def _watch_console(folder: Folder, settings: Settings, inbox: Inbox, stopping: threading.Event) -> None:
+    """Ask the broker's management API beside the service, if there is an address; a bad one is a line in the log."""
+    try:
+        url = console_url(folder.console_file)
+        if url is not None:
+            vhost = address_at(read_url(folder.url_file), settings.tls).vhost
+            watcher = Watcher(management_at(url), settings.federation, vhost)
+            watch(watcher, inbox.put, stopping, every_s=settings.console_s)
+    except UsageError as error:
+        log.warning("The broker's console is not asked, all else goes on: %s", error)
 
 
 @contextmanager

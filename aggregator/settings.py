@@ -180,6 +180,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     `model_codec` is for the differences between models that go to the sites; "auto" sends small models whole.
     Every `keyframe_every` versions, and when a site asks, a model goes out in full. A snapshot of the newest version is
     written `snapshot_every_s` after the last, 0 of every version: after a crash what came since is folded again.
+    The broker is asked who is there every `presence_s`, its console every `console_s`.
     """
 
     federation: str
@@ -189,6 +190,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     keyframe_every: Annotated[int, Meta(ge=1, le=MAX_DIFFERENCES)] = 20
     versions: Annotated[int, Meta(ge=0)] = 0
     presence_s: Seconds = 5.0
+    console_s: Seconds = 15.0
     snapshot_every_s: Annotated[float, Meta(ge=0)] = 10.0
     plan: Plan = Plan()
     aggregation: Aggregation = Aggregation()
@@ -235,6 +237,11 @@ class Folder:
     def url_file(self) -> Path:
         """The broker's address with its password."""
         return self.path / "broker.url"
+
+    @property
+    def console_file(self) -> Path:
+        """The address of the broker's management API with an account and its password; need not be there."""
+        return self.path / "console.url"
 
     @property
     def journal_file(self) -> Path:

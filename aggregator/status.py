@@ -2,14 +2,19 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from statistics import median
+from typing import Any, Final
 
+from aggregator.console import Console
 from aggregator.control import FACT, parsed_control
 from aggregator.opening import rule_in
 from aggregator.settings import Aggregation, Folder, Storage
+from aggregator.sitestatus import Seen, SiteStatus, site_statuses
 from aggregator.transit import Transit, in_transit
 from broker.database import open_readonly
 from broker.errors import FedqueueError
@@ -17,34 +22,8 @@ from broker.folderlock import running_process
 from broker.room import free_bytes, full_disk, used_bytes
 from broker.weights import map_model
 
-SiteState = Literal["away", "idle", "training", "behind", "removed"]
-BEHIND_AFTER: Final = 5
-_ALL_SITES: Final = """
-SELECT site, present, ready, examples, last_seen, 1 AS enrolled FROM sites
-UNION SELECT site, NULL, NULL, NULL, NULL, 0 FROM (SELECT site FROM updates UNION SELECT site FROM refused)
-    WHERE site NOT IN (SELECT site FROM sites)
-ORDER BY site
-"""
-
-
-@dataclass(frozen=True)
-class SiteStatus:
-    """One hospital as the aggregator sees it. `base`, `staleness` and `codec` are of its newest accepted update.
-
-    So are `smaller`, how many times smaller than 4 bytes a parameter that was, and `error`, what the codec left out,
-    relative to what it was given. A hospital that was removed is still named where it has left updates or refusals.
-    """
-
-    site: str
-    state: SiteState
-    base: int | None
-    staleness: int | None
-    accepted: int
-    refused: int
-    last_seen: float | None
-    codec: str | None = None
-    smaller: float | None = None
-    error: float | None = None
+LATELY: Final = 9  # versions whose gaps' median is the usual one
+_NEWEST_VERSION: Final = "SELECT version, through_ordinal, at FROM versions ORDER BY version DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -66,13 +45,20 @@ class Disk:
 class Status:
     """The federation as of now. `link` is the service's own word on its connection; `last_version` 0 means no end.
 
+    `troubles` are what it waits for, by kind: down, stuck, disk, repair; or `ended` if the broker refused it for good.
+    The newest version was `made_at`, and versions come every `usual_gap_s` in the median; None of fewer than three.
+    `missing` are the queues that were found deleted, and when. `greeted` of `min_sites` hospitals have said hello.
+    `console` is what the broker's management API last said: aggregator/console.py.
     `strategy` is the one in force; `switch_pending` says that aggregator.toml has another [aggregation] by now.
     """
 
     federation: str
     running: bool
     link: str
+    troubles: Mapping[str, str]
     version: int
+    made_at: float
+    usual_gap_s: float | None
     started: bool
     paused: bool
     last_version: int
@@ -81,6 +67,10 @@ class Status:
     buffered: int
     accepted: int
     refused: int
+    min_sites: int
+    greeted: int
+    missing: Mapping[str, float]
+    console: Console | None
     sites: tuple[SiteStatus, ...]
     transfers: tuple[Transit, ...]
     disk: Disk
@@ -92,36 +82,78 @@ class Status:
 
 def read_status(folder: Folder) -> Status:
     """The status of the aggregator in `folder`, running or not."""
-    settings = folder.settings()
     database = open_readonly(folder.journal_file)
     try:
-        version = _one(database, "SELECT max(version) FROM versions")
-        through = _one(database, "SELECT max(through_ordinal) FROM versions")
-        link = _one(database, "SELECT value FROM facts WHERE name = 'link'")
-        running = running_process(folder.path) is not None
-        control = parsed_control(_one(database, "SELECT value FROM facts WHERE name = ?", FACT))
-        asked = control.asks_for_training(version, versions=settings.versions)
-        rule, accepted = _rule(database), _one(database, "SELECT count(*) FROM updates")
-        seen = _Seen(version, _parameters(database, folder), asked=asked)
-        return Status(
-            federation=settings.federation,
-            running=running,
-            link=json.loads(link)[0] if running and link else "not running",
-            version=version,
-            started=_one(database, "SELECT count(*) FROM facts WHERE name = 'statistics'") > 0,
-            paused=control.paused,
-            last_version=control.last_version(settings.versions),
-            strategy=rule.strategy if accepted else settings.aggregation.strategy,
-            switch_pending=accepted > 0 and rule != settings.aggregation,
-            buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
-            accepted=accepted,
-            refused=_one(database, "SELECT count(*) FROM refused"),
-            sites=tuple(_site(database, row, seen) for row in database.execute(_ALL_SITES)),
-            transfers=in_transit(database),
-            disk=_disk(database, folder, settings.storage),
-        )
+        return _status(database, folder)
     finally:
         database.close()
+
+
+def _status(database: sqlite3.Connection, folder: Folder) -> Status:
+    settings, facts = folder.settings(), _facts(database)
+    version, through, made_at = database.execute(_NEWEST_VERSION).fetchone()
+    running = running_process(folder.path) is not None
+    control = parsed_control(facts.get(FACT))
+    asked = control.asks_for_training(version, versions=settings.versions)
+    rule, accepted = _rule(database), _one(database, "SELECT count(*) FROM updates")
+    link, troubles = _link(facts) if running else ("not running", _ended(facts))
+    return Status(
+        federation=settings.federation,
+        running=running,
+        link=link,
+        troubles=troubles,
+        version=version,
+        made_at=made_at,
+        usual_gap_s=_usual_gap_s(database),
+        started="statistics" in facts,
+        paused=control.paused,
+        last_version=control.last_version(settings.versions),
+        strategy=rule.strategy if accepted else settings.aggregation.strategy,
+        switch_pending=accepted > 0 and rule != settings.aggregation,
+        buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
+        accepted=accepted,
+        refused=_one(database, "SELECT count(*) FROM refused"),
+        min_sites=settings.start.min_sites,
+        greeted=_one(database, "SELECT count(*) FROM sites WHERE examples IS NOT NULL"),
+        missing=json.loads(facts.get("missing", b"{}")) if running else {},
+        console=Console.from_bytes(facts["console"]) if running and "console" in facts else None,
+        sites=tuple(site_statuses(database, Seen(version, _parameters(database, folder), asked=asked))),
+        transfers=in_transit(database),
+        disk=_disk(database, folder, settings.storage),
+    )
+
+
+def _facts(database: sqlite3.Connection) -> dict[str, bytes]:
+    """All but those that are as large as a model's layout."""
+    small = "SELECT name, value FROM facts WHERE name != 'layout'"
+    return {row["name"]: bytes(row["value"]) for row in database.execute(small)}
+
+
+def _link(facts: Mapping[str, bytes]) -> tuple[str, dict[str, str]]:
+    """What the service waits for, in its words and by kind; an older release knew no kinds."""
+    if "link" not in facts:
+        return "not connected yet", {}
+    text, _, *kinds = json.loads(facts["link"])
+    return text, dict(kinds[0]) if kinds else {}
+
+
+def _ended(facts: Mapping[str, bytes]) -> dict[str, str]:
+    return {"ended": facts["ended"].decode()} if facts.get("ended") else {}
+
+
+def _usual_gap_s(database: sqlite3.Connection) -> float | None:
+    """Between versions, the median of the last ones."""
+    newest = database.execute("SELECT at FROM versions ORDER BY version DESC LIMIT ?", (LATELY + 1,))
+    gaps = [later - earlier for later, earlier in pairwise(row["at"] for row in newest)]
+    return median(gaps) if len(gaps) > 1 else None
+
+
+def _parameters(database: sqlite3.Connection, folder: Folder) -> int | None:
+    """Of the model, by the snapshot that is always kept."""
+    digest = _one(database, "SELECT digest FROM versions WHERE version = 0")
+    with suppress(FedqueueError):
+        return map_model(folder.snapshot(digest or b""))[0].size
+    return None
 
 
 def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
@@ -134,61 +166,6 @@ def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
     finally:
         database.close()
     return [dict(row) for row in reversed(rows)]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Against what a site is held: the newest version, how large models are if that is known, and `asked` to train?"""
-
-    version: int
-    parameters: int | None
-    asked: bool
-
-    def times_smaller(self, payload_bytes: int) -> float | None:
-        """Than 4 bytes a parameter; None if that is not known."""
-        return 4 * self.parameters / payload_bytes if self.parameters and payload_bytes else None
-
-
-def _parameters(database: sqlite3.Connection, folder: Folder) -> int | None:
-    """Of the model, by the snapshot that is always kept."""
-    digest = _one(database, "SELECT digest FROM versions WHERE version = 0")
-    with suppress(FedqueueError):
-        return map_model(folder.snapshot(digest or b""))[0].size
-    return None
-
-
-def _site(database: sqlite3.Connection, row: sqlite3.Row, seen: _Seen) -> SiteStatus:
-    newest = database.execute(
-        "SELECT base_version, staleness, codec, payload_bytes, error FROM updates WHERE site = ?"
-        " ORDER BY ordinal DESC LIMIT 1",
-        (row["site"],),
-    ).fetchone()
-    base = None if newest is None else newest["base_version"]
-    return SiteStatus(
-        site=row["site"],
-        state=_state(row, base, seen.version, asked=seen.asked),
-        base=base,
-        staleness=None if newest is None else newest["staleness"],
-        accepted=_one(database, "SELECT count(*) FROM updates WHERE site = ?", row["site"]),
-        refused=_one(database, "SELECT count(*) FROM refused WHERE site = ?", row["site"]),
-        last_seen=row["last_seen"],
-        codec=None if newest is None else newest["codec"],
-        smaller=None if newest is None else seen.times_smaller(newest["payload_bytes"]),
-        error=None if newest is None else newest["error"],
-    )
-
-
-def _state(row: sqlite3.Row, base: int | None, version: int, *, asked: bool) -> SiteState:
-    """Away: nobody consumes its rounds queue. Behind: it trains from a version many steps old."""
-    if not row["enrolled"]:
-        return "removed"
-    if not row["present"]:
-        return "away"
-    if row["examples"] is None or not asked or (base is not None and base >= version):
-        return "idle"
-    if row["ready"] and version - (base if base is not None else 0) > BEHIND_AFTER:
-        return "behind"
-    return "training"
 
 
 def _disk(database: sqlite3.Connection, folder: Folder, storage: Storage) -> Disk:

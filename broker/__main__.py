@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import click
@@ -18,18 +18,11 @@ from broker.commands import run_cli
 from broker.errors import UsageError
 from broker.install import ensure_rabbitmq
 from broker.node import Node
-from broker.options import show_checks
+from broker.options import PASSWORD_VARIABLE, default_folder, show_checks
+from broker.queues_command import queues
 from broker.rabbit_address import Address
 from broker.rights import accounts, definitions, rabbitmqctl
 from broker.serving import URL_VARIABLE
-
-PASSWORD_VARIABLE: Final = "FEDQUEUE_BROKER_PASSWORD"  # noqa: S105 - the variable's name
-
-
-def default_folder() -> Path:
-    """FEDQUEUE_HOME, else ~/.fedqueue/broker."""
-    return Path(os.environ.get("FEDQUEUE_HOME") or Path.home() / ".fedqueue" / "broker")
-
 
 FOLDER = click.argument("folder", required=False, default=default_folder, type=click.Path(path_type=Path))
 
@@ -42,6 +35,9 @@ def cli() -> None:
     Example:
       fedqueue broker up
     """
+
+
+cli.add_command(queues)
 
 
 @cli.command()

@@ -76,8 +76,33 @@ class Management:
     def alarms(self) -> list[str]:
         """What keeps the broker from taking messages, such as "disk on rabbit@host"; empty if nothing does."""
         kinds = (("mem_alarm", "memory"), ("disk_free_alarm", "disk"))
-        nodes = self._call("GET", "nodes")
+        nodes = self._call("GET", "nodes?columns=name,mem_alarm,disk_free_alarm")
         return [f"{kind} on {node['name']}" for node in nodes for key, kind in kinds if node.get(key)]
+
+    def waiting_bytes(self, vhost: str) -> dict[str, int]:
+        """Bytes of messages in each queue of `vhost`, without the columns that make `queues` dear."""
+        queues = self._call("GET", f"queues/{_quoted(vhost)}?columns=name,message_bytes")
+        return {str(queue["name"]): int(queue.get("message_bytes", 0)) for queue in queues}
+
+    def attempts(self) -> dict[str, tuple[int, int]]:
+        """AMQP logins of each account since the broker started: failed, succeeded.
+
+        Empty unless it tracks them (`track_auth_attempt_source`), as private nodes do.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for node in self._call("GET", "nodes?columns=name"):
+            for row in self._call("GET", f"auth/attempts/{_quoted(node['name'])}/source"):
+                if str(row["protocol"]).startswith("amqp"):
+                    failed, succeeded = found.get(row["username"], (0, 0))
+                    counts = (failed + row["auth_attempts_failed"], succeeded + row["auth_attempts_succeeded"])
+                    found[row["username"]] = counts
+        return found
+
+    def messages(self, vhost: str, queue: str, *, most: int) -> list[str]:
+        """Bodies of the first messages of a queue, oldest first, which stay in it; they count as redelivered."""
+        asked = {"count": most, "ackmode": "reject_requeue_true", "encoding": "auto"}
+        got = self._call("POST", f"queues/{_quoted(vhost)}/{_quoted(queue)}/get", asked)
+        return [str(message["payload"]) for message in got if message["payload_encoding"] == "string"]
 
     def _delete(self, path: str) -> None:
         self._call("DELETE", path, absent_is_fine=True)
@@ -96,7 +121,10 @@ class Management:
                 raise self._refusal(error, f"{method} {path}") from error
         except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: the answer is not JSON
             reason = getattr(error, "reason", error)
-            raise LinkError(f"The broker's management API at {self.url} does not answer: {reason}.") from error
+            raise LinkError(
+                f"The broker's management API at {self.url} does not answer ({reason}): start the broker, or enable "
+                "its plugin rabbitmq_management."
+            ) from error
 
     def _refusal(self, error: urllib.error.HTTPError, what: str) -> LinkError | LinkRefused:
         if error.code == HTTPStatus.UNAUTHORIZED:

@@ -21,9 +21,11 @@ Contract, the same over RabbitMQ and in memory (tests/link holds both to it):
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from broker.topology import Topology
+
+ALARMED: Final = "takes no messages: its disk or memory is short"  # how a broker's alarm reads in `Stuck`
 
 
 @dataclass(frozen=True, slots=True)

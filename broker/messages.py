@@ -29,6 +29,7 @@ MAX_MESSAGE_BYTES: Final = PART_BYTES + MAX_HEADER_BYTES + 1024
 MAX_LIST: Final = 100_000
 MAX_DIFFERENCES: Final = 256
 AGGREGATOR: Final = "aggregator"
+WRONG_SIGNATURE: Final = "The signature is not by the key enrolled for"
 T = TypeVar("T")
 _SIGNED_PREFIX: Final = b"fedqueue message 1\x00"
 
@@ -235,7 +236,7 @@ class Peer:
         """As `open`, with the body's digest, which has been taken."""
         envelope = _envelope(data)
         if not self.key.verifies(envelope.signature, _SIGNED_PREFIX + envelope.header):
-            raise WireError(f"The signature is not by the key enrolled for {self.name}.")
+            raise WireError(f"{WRONG_SIGNATURE} {self.name}.")
         header = _convert(_unpack(envelope.header, "header", longest=MAX_LIST), _Header, "header")
         if header.federation != self.federation:
             raise WireError(f"The message is for federation {header.federation!r}, not {self.federation!r}.")

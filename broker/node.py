@@ -121,6 +121,10 @@ class Node:
         login = f"{quote(user or self.user, safe='')}:{quote(password or self.password, safe='')}"
         return f"amqp://{login}@{HOST}:{self.amqp_port}/{quote(vhost, safe='')}"
 
+    def console_url(self, user: str, password: str) -> str:
+        """Address of the management API with a login in it."""
+        return f"http://{quote(user, safe='')}:{quote(password, safe='')}@{HOST}:{self.management_port}"
+
     @property
     def pid(self) -> int | None:
         """Process id of the VM, None if it does not run."""
@@ -276,7 +280,8 @@ class Node:
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "feature_flags"),
             "RABBITMQ_PID_FILE": str(folder / "rabbitmq.pid"),
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
+            " -rabbit track_auth_attempt_source true",  # whose login was refused: rabbitmq.conf has no name for it
             **installation.env,
         }
 

@@ -1,6 +1,7 @@
 """What more than one command shares on its command line: options, and how checks are shown."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from broker.checks import Check
 from broker.serving import Tls
 
+PASSWORD_VARIABLE: Final = "FEDQUEUE_BROKER_PASSWORD"  # noqa: S105 - the variable's name
 Command = TypeVar("Command", bound=Callable[..., Any])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 TLS_FILES: Final = {
@@ -18,6 +20,11 @@ TLS_FILES: Final = {
     "cert_file": "Client certificate for an amqps:// address.",
     "key_file": "Its private key.",
 }
+
+
+def default_folder() -> Path:
+    """Of a private broker: FEDQUEUE_HOME, else ~/.fedqueue/broker."""
+    return Path(os.environ.get("FEDQUEUE_HOME") or Path.home() / ".fedqueue" / "broker")
 
 
 def tls_options(command: Command) -> Command:

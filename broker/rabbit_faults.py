@@ -21,6 +21,7 @@ from pika.exceptions import (
 )
 
 from broker.errors import LinkError, LinkRefused
+from broker.link import ALARMED
 from broker.rabbit_address import Address
 
 # AMQP reply codes
@@ -61,7 +62,7 @@ def _passing(error: Exception, address: Address) -> LinkError | LinkRefused:
         case ConnectionClosedByBroker() | ChannelClosedByBroker():
             return _closed_by_broker(error, address)
         case ConnectionBlockedTimeout():
-            return LinkError(f"The broker at {address} takes no messages: its disk or memory is short.")
+            return LinkError(f"The broker at {address} {ALARMED}.")
         case AMQPHeartbeatTimeout():
             return LinkError(f"The broker at {address} has fallen silent.")
         case IncompatibleProtocolError():

@@ -220,6 +220,14 @@ def aggregator_rights(federation: str) -> Rights:
     return Rights(configure=own, write=f"^({prefix}\\..*|amq\\.default)$", read=own)
 
 
+NO_RIGHTS: Final = Rights(configure="^$", write="^$", read="^$")
+
+
+def watcher_of(federation: str) -> str:
+    """The account with which the aggregator looks at the console: tag "monitoring", no rights on messages."""
+    return f"{federation}.aggregator.console"
+
+
 def account_of(federation: str, name: str) -> str:
     """The broker account of a site, or of the aggregator: the names that a private node gives and `rights` prints."""
     return f"{federation}.{name}"

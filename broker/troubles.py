@@ -67,8 +67,9 @@ CAUSES: Final = {
         Cause(
             "wrong-key",
             "A site's messages are not signed with the key that is enrolled for it.",
-            "Compare fingerprints by telephone ('fedqueue site request FOLDER' prints the hospital's) and enrol its key"
-            " with 'fedqueue aggregator add-site', which also locks out whoever else has the account's password.",
+            "Compare fingerprints by telephone ('fedqueue site request FOLDER' prints the hospital's). If its key is"
+            " new: 'fedqueue aggregator remove-site', then 'add-site' with its new request. If the sender is somebody"
+            " else: 'add-site' with the old request changes the account's password.",
         ),
         Cause(
             "update-refused",

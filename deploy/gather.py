@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aggregator.settings import Folder as AggregatorFolder
-from aggregator.status import SiteStatus as SeenStatus
+from aggregator.sitestatus import SiteStatus as SeenStatus
 from aggregator.status import read_status
 from broker.database import open_readonly
 from broker.errors import UsageError

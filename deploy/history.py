@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-SiteState = Literal["failed", "away", "idle", "training", "behind", "removed"]
+SiteState = Literal["failed", "away", "resting", "idle", "training", "behind", "removed"]
 
 
 @dataclass(frozen=True)

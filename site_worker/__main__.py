@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,13 @@ from broker.commands import run_cli
 from broker.errors import UsageError
 from broker.files import whole_or_nothing
 from broker.options import AS_JSON, show_checks, tls_of, tls_options
-from broker.progress import readable_bytes
 from broker.serving import log_to_stderr, until_signalled
 from site_worker.joining import create, found_from_anywhere, parsed_file, parsed_option
 from site_worker.joining import join as take_join_file
 from site_worker.pausing import pause, resume
 from site_worker.settings import Folder
-from site_worker.status import Newest, Status, read_outbox, read_status
+from site_worker.status import read_outbox, read_status
+from site_worker.statustext import status_text
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 NO_MODEL = click.option("--no-model", is_flag=True, help="Do not load the task; the request then names no model.")
@@ -177,30 +178,7 @@ def status(folder: Path, *, as_json: bool) -> None:
       fedqueue site status ny
     """
     found = read_status(Folder(folder))
-    click.echo(json.dumps(asdict(found), indent=2) if as_json else _status_text(found))
-
-
-def _status_text(found: Status) -> str:
-    version = "" if found.version is None else f", version {found.version}"
-    detail = f": {found.detail}" if found.detail else ""
-    running = "running" if found.running else "not running"
-    return (
-        f"site {found.site} ({running}): {found.state}{version}{detail}\n"
-        f"updates: {found.accepted} accepted, {found.waiting} waiting, {found.refused} refused"
-        f"{'' if found.newest is None else chr(10) + _newest_text(found.newest)}\n"
-        + (found.disk_full or f"disk: {readable_bytes(found.used_bytes)} used, {readable_bytes(found.free_bytes)} free")
-    )
-
-
-def _newest_text(newest: Newest) -> str:
-    words = [f"newest update: {newest.choice}"]
-    if newest.smaller is not None:
-        words.append(f"{newest.smaller:.4g} times smaller than float32")
-    if newest.error is not None:
-        words.append(f"{100 * newest.error:.3g} % left out")
-    if newest.backlog:
-        words.append(f"{newest.backlog:.2g} rounds' worth for the next")
-    return ", ".join(words)
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else status_text(found, time.time()))
 
 
 @cli.command()

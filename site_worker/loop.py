@@ -35,12 +35,12 @@ from site_worker.effects import (
 )
 from site_worker.models import Models
 from site_worker.outbox import Made, Outbox
+from site_worker.status import FIRST, WAITING
 
 MODEL_PREFETCH: Final = 1  # what a cancelled reader had prefetched comes over the hospital's line all the same
 RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 600.0
 DOUBLINGS: Final = 6
-FIRST: Final = "waiting for the first announcement"
 FINISHED: Final = "the federation has finished"
 PAUSED_BY_COORDINATOR: Final = "the federation is paused"
 Effects = list[Any]
@@ -125,7 +125,7 @@ class SiteLoop:
             case Down(reason):
                 self._connected, self._held, self._download = False, None, None
                 self._dispatch.down()
-                self._note = f"waiting: {reason}"
+                self._note = f"{WAITING}{reason}"
             case Stuck(reason):
                 self._dispatch.trouble = reason
             case Cancelled(queue) if queue == self._stream:

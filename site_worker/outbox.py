@@ -198,6 +198,11 @@ class Outbox:
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO facts VALUES ('seen', ?)", (f"{version} {digest.hex()}".encode(),))
 
+    def note_end(self, *, denied: bool) -> None:
+        """Keep whether the broker has refused this account for good."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO facts VALUES ('denied', ?)", (b"1" if denied else b"",))
+
     def note_activity(self, state: str, version: int | None, detail: str, *, at: float) -> None:
         """Keep what the worker is doing, for `status`."""
         with self._transaction() as database:

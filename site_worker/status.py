@@ -3,13 +3,16 @@
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker.database import open_readonly
 from broker.folderlock import running_process
 from broker.room import free_bytes, full_disk, used_bytes
 from site_worker.outbox_tables import PARAMETERS
 from site_worker.settings import Folder
+
+FIRST: Final = "waiting for the first announcement"  # how details read that tell no trouble
+WAITING: Final = "waiting: "  # how those begin that tell of the broker
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Newest:
 class Status:
     """A site as its own worker last noted.
 
-    `state` is starting, waiting, idle, fetching, training, resting or stopped; failed if it ended with `detail`.
+    `state` is starting, waiting, idle, fetching, training, resting or stopped; failed if it ended with `detail`, where
+    `denied` says that the broker refuses its account for good. `refusal` is why its newest settled update was refused,
+    None if that was accepted.
     """
 
     site: str
@@ -45,6 +50,8 @@ class Status:
     free_bytes: int = 0
     disk_full: str | None = None
     newest: Newest | None = None
+    denied: bool = False
+    refusal: str | None = None
 
 
 def read_status(folder: Folder) -> Status:
@@ -54,7 +61,8 @@ def read_status(folder: Folder) -> Status:
     try:
         activity = database.execute("SELECT * FROM activity").fetchone()
         counts = dict(database.execute("SELECT state, count(*) FROM updates GROUP BY state").fetchall())
-        newest = _newest(database)
+        newest, refusal = _newest(database), _refusal(database)
+        denied = database.execute("SELECT value FROM facts WHERE name = 'denied'").fetchone()
     finally:
         database.close()
     telling = activity is not None and (running or activity["state"] == "failed")
@@ -72,6 +80,8 @@ def read_status(folder: Folder) -> Status:
         free_bytes=free_bytes(folder.path),
         disk_full=full_disk(folder.path),
         newest=newest,
+        denied=telling and activity["state"] == "failed" and denied is not None and bool(denied["value"]),
+        refusal=refusal,
     )
 
 
@@ -82,6 +92,12 @@ def _newest(database: sqlite3.Connection) -> Newest | None:
     known = database.execute("SELECT value FROM facts WHERE name = ?", (PARAMETERS,)).fetchone()
     smaller = 4 * int(known["value"]) / row["payload_bytes"] if known and row["payload_bytes"] else None
     return Newest(row["choice"] or row["codec"], smaller, row["error"], row["backlog"])
+
+
+def _refusal(database: sqlite3.Connection) -> str | None:
+    settled = "SELECT state, reason FROM updates WHERE state != 'waiting' ORDER BY sequence DESC LIMIT 1"
+    row = database.execute(settled).fetchone()
+    return row["reason"] if row is not None and row["state"] == "refused" else None
 
 
 def read_outbox(path: Path, *, last: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import torch
 
 from broker.drive import Inbox, drive, perform_on, steady_clock
-from broker.errors import FedqueueError, StorageError, UsageError
+from broker.errors import FedqueueError, LinkRefused, StorageError, UsageError
 from broker.folderlock import sole_process
 from broker.heap import give_back
 from broker.identity import PrivateKey, PublicKey
@@ -236,11 +236,13 @@ def work(
         outbox = Outbox(folder.outbox_file)
         try:
             outbox.note_activity("starting", None, "", at=clock())
+            outbox.note_end(denied=False)
             _work(folder, outbox, make_link, stopping, turns=turns, clock=clock)
             outbox.note_activity("stopped", None, "", at=clock())
         except FedqueueError as error:
             with suppress(StorageError):
                 outbox.note_activity("failed", None, str(error), at=clock())
+                outbox.note_end(denied=isinstance(error, LinkRefused))
             raise
         finally:
             outbox.close()
