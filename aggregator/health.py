@@ -18,7 +18,7 @@ from broker.troubles import CAUSES, Trouble
 
 SLOW_TIMES: Final = 5.0  # the median of the other sites' rounds
 STUCK_TIMES, STUCK_S, FIRST_S = 10.0, 900.0, 4 * 3600.0  # its own usual round; never sooner; with no round known
-RECENT_S: Final = 600.0  # for which a queue that was declared again is still told of
+RECENT_S: Final = 60.0  # for which a queue that was declared again is still told of
 BACKLOG_BYTES: Final = 1 << 30  # of the 2 GiB at which a site's updates queue takes no more
 Troubles = Iterator[Trouble]
 

@@ -18,7 +18,7 @@ from broker.troubles import CAUSES, Trouble
 
 ROLES: Final = ("rounds", "updates", "receipts")
 BACKLOG: Final = 0.5  # of the bytes at which an updates queue takes no more
-RECENT_S: Final = 600.0  # for which a queue that was declared again is told of
+RECENT_S: Final = 60.0  # for which a queue that was declared again is told of
 
 
 @dataclass(frozen=True)

@@ -15,3 +15,9 @@ def mistaken() -> Task:
 
 def _raise(_scores: Tensor, _labels: Tensor) -> Tensor:
     raise ZeroDivisionError("no rows of this ward")
+
+
+def poisoned() -> Task:
+    """The tiny task, but it learns far too fast."""
+    task = tiny()
+    return replace(task, loss=lambda scores, labels: 1e9 * task.loss(scores, labels))

@@ -1,0 +1,53 @@
+"""Where somebody on call would look, and which (cause, site) each place names now."""
+
+import re
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tests.drill.hospitals import Hospitals
+
+Named = set[tuple[str, str]]
+SERIES: Final = re.compile(r"^fedqueue_trouble\{(?P<labels>[^}]*)\} 1(\.0)?$", re.MULTILINE)
+LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
+
+
+class Places:
+    """`code` is the exit code of the command that was asked last: it says whether somebody has to act."""
+
+    def __init__(self, hospitals: Hospitals) -> None:
+        self._hospitals = hospitals
+        self.code = 0
+
+    def status(self) -> Named:
+        """`fedqueue status` of the aggregator."""
+        self.code, seen = self._hospitals.said("status", self._hospitals.aggregator.path)
+        return _named(seen[0]["troubles"])
+
+    def queues(self) -> Named:
+        """`fedqueue broker queues`."""
+        assert self._hospitals.node is not None
+        self.code, seen = self._hospitals.said("broker", "queues", self._hospitals.node.folder)
+        of_federation = seen["federations"].get(self._hospitals.name, {"troubles": []})
+        return _named([*seen["troubles"], *of_federation["troubles"]])
+
+    def metric(self) -> Named:
+        """`fedqueue_trouble` of the aggregator; a service that does not answer is down, as Prometheus' `up` says."""
+        assert self._hospitals.metrics is not None
+        try:
+            url = f"http://127.0.0.1:{self._hospitals.metrics['aggregator']}/metrics"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return {("aggregator-down", "")}
+        found = [dict(LABEL.findall(match["labels"])) for match in SERIES.finditer(text)]
+        return {(one["cause"], one["site"]) for one in found}
+
+
+def _named(troubles: Iterable[Any]) -> Named:
+    return {(one["cause"], one["site"]) for one in troubles}
+
+
+def looks(places: Places) -> dict[str, Callable[[], Named]]:
+    """Each place by its name."""
+    return {"status": places.status, "broker queues": places.queues, "metric": places.metric}

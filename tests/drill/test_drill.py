@@ -1,0 +1,65 @@
+"""The fault drill: whatever breaks, every place where people look names the same cause, and is green again afterwards.
+
+Over a real broker, with real processes. How long each place takes is written to the file that FEDQUEUE_DRILL names.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.troubles import CAUSES
+from tests.drill.drills import DRILLS, Drill
+from tests.drill.hospitals import Hospitals, hospitals
+from tests.drill.places import Named, Places, looks
+
+pytestmark = pytest.mark.broker
+PATIENCE_S = 120.0
+SHOWN: dict[str, dict[str, float]] = {}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
+    with hospitals(tmp_path_factory.mktemp("drill")) as made:
+        yield made
+    if file := os.environ.get("FEDQUEUE_DRILL"):
+        Path(file).write_text(json.dumps(SHOWN, indent=2))
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_every_place_names_the_cause_and_is_green_again_after_the_remedy(federation: Hospitals, name: str) -> None:
+    drill, places = DRILLS[name], looks(Places(federation))
+    _until_green(places)
+    drill.make(federation)
+    SHOWN[name] = _until_named(drill, places)
+    drill.mend(federation)
+    SHOWN[name]["green again"] = _until_green(places)
+
+
+def _until_named(drill: Drill, places: dict[str, Callable[[], Named]]) -> dict[str, float]:
+    """Seconds until each place that can see it has named it."""
+    began, wanted = time.monotonic(), (drill.cause, drill.site)
+    after: dict[str, float] = {}
+    last: dict[str, Named] = {}
+    while missing := [name for name in places if name not in after and name not in drill.blind]:
+        for name in missing:
+            last[name] = places[name]()
+            if wanted in last[name]:
+                after[name] = round(time.monotonic() - began, 1)
+        assert time.monotonic() - began < PATIENCE_S, f"{wanted} is named by {list(after)}; the others say {last}"
+    return after
+
+
+def _until_green(places: dict[str, Callable[[], Named]]) -> float:
+    """Seconds until no place asks anybody to act."""
+    began = time.monotonic()
+    while red := {name: wrong for name, look in places.items() if (wrong := _to_act(look()))}:
+        assert time.monotonic() - began < PATIENCE_S, f"not green again: {red}"
+    return round(time.monotonic() - began, 1)
+
+
+def _to_act(named: Named) -> Named:
+    return {one for one in named if CAUSES[one[0]].act}
