@@ -1,4 +1,4 @@
-"""The federation of the drill: three hospitals on a broker of their own, with metrics, that train until told to stop."""
+"""The federation of the drill: three hospitals with metrics on a broker of their own, training until told to stop."""
 
 import json
 import re
