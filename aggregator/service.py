@@ -197,8 +197,14 @@ def _log(effect: StoreEffect) -> None:
         case NotePresence(changed=True):
             event(log, "site-present" if effect.present else "site-away", site=effect.site)
         case SetFact("link", value):
-            state, _, reason = str(json.loads(value)[0]).partition(": ")
-            event(log, "link", state=state, reason=reason or None)
+            _log_link(str(json.loads(value)[0]))
+
+
+def _log_link(state: str) -> None:
+    if state == "connected":
+        event(log, "link", state=state)
+    else:
+        event(log, "link", state="waiting", reason=state.removeprefix("waiting: "))
 
 
 def serve(

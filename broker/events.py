@@ -31,7 +31,7 @@ FIELDS: Final = {
     "seconds": "how long its training took",
     "updates": "how many are in the version",
     "step": "the training step that was kept",
-    "state": "one word: `connected` or `waiting`; `accepted`, `refused` or `lost`",
+    "state": "of the link `connected` or `waiting`, of an update `accepted` or `refused`",
     "reason": "why, in words for people",
     "folder": "of the service, or what was kept in it",
     "address": "the broker's, without password",
@@ -118,14 +118,14 @@ def event(log: logging.Logger, name: str, *, exception: BaseException | None = N
     known = EVENTS.get(name)
     if known is None:
         raise ValueError(f"There is no event {name!r}.")
-    unknown = {*fields, *(["exception"] if exception else [])} - {*known.fields}
+    unknown = {*fields, *(["exception"] if exception is not None else [])} - {*known.fields}
     if unknown:
         raise ValueError(f"The event {name!r} has no field {min(unknown)!r}.")
     for field, value in fields.items():
         if not isinstance(value, Value):
             raise TypeError(f"{field!r} of {name!r} must be a word or a number, not {type(value).__name__}.")
     if log.isEnabledFor(known.level):
-        log.log(known.level, Event(name, fields), exc_info=exception)
+        log.log(known.level, Event(name, fields), exc_info=exception, stacklevel=2)
 
 
 @contextmanager

@@ -34,8 +34,8 @@ def work_together(folders: Sequence[Path], stopping: threading.Event) -> None:
         try:
             _work_alone(Folder(path), ends[path], turns)
         except FedqueueError as error:
-            trouble[path] = error
-            event(log, "failed", site=error.site or path.name, folder=str(path), reason=str(error), code=error.exit_code)
+            trouble[path], site = error, error.site or path.name
+            event(log, "failed", site=site, folder=str(path), reason=str(error), code=error.exit_code)
 
     threads = [threading.Thread(target=run, args=(path,), name=path.name) for path in folders]
     for thread in threads:
