@@ -20,9 +20,10 @@ from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
 from broker.files import require_writable
 from broker.letters import INITIAL_MODEL, Request
+from broker.logs import log_to_stderr
 from broker.node import Node
-from broker.options import AS_JSON, tls_of, tls_options
-from broker.serving import link_maker, log_to_stderr, until_signalled
+from broker.options import AS_JSON, log_options, tls_of, tls_options
+from broker.serving import link_maker, until_signalled
 from broker.settings import write_secret
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -137,15 +138,15 @@ def remove(folder: Path, site: str, *, broker: Path | None) -> None:
 
 @cli.command()
 @FOLDER
-@click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")
-def run(folder: Path, *, verbose: bool) -> None:
+@log_options
+def run(folder: Path, *, verbose: bool, log_style: str) -> None:
     """Run the aggregator of FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
 
     \b
     Example:
       fedqueue aggregator run agg -v
     """
-    log_to_stderr(verbose=verbose)
+    log_to_stderr(log_style, verbose=verbose)
     place = Folder(folder)
     settings = place.settings()
     name = f"fedqueue {settings.federation} aggregator"

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from broker.accounts import Management
 from broker.errors import FedqueueError, UsageError
+from broker.events import event
 from broker.settings import read_secret
 
 URL_VARIABLE: Final = "FEDQUEUE_CONSOLE_URL"
@@ -118,7 +119,7 @@ def watch(
         while True:
             found = watcher.look(time.time())
             if found.error and found.error != said:
-                log.warning("The broker's console cannot be asked, all else goes on: %s", found.error)
+                event(log, "console-silent", reason=found.error)
             said = found.error
             tell(found)
             if stopping.wait(every_s):

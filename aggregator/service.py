@@ -50,6 +50,7 @@ from aggregator.storage import bound_journal
 from aggregator.workshop import DISK_RETRY_S, Background, Workshop, put_away
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import LinkRefused, StorageError, UsageError
+from broker.events import event
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
@@ -115,7 +116,7 @@ class Performer:
             try:
                 step()
             except StorageError as error:
-                log.error("%s", disk_trouble(self._downlink.folder.path, error))  # noqa: TRY400 - an operator reads a sentence, not a traceback
+                event(log, "disk-full", reason=disk_trouble(self._downlink.folder.path, error))
                 self._journal.rollback()
                 if self._stopping.wait(DISK_RETRY_S):
                     raise
@@ -183,17 +184,31 @@ def _payload_bytes(effect: Any) -> int:
 def _log(effect: StoreEffect) -> None:
     match effect:
         case Accept(row):
-            log.info("accepted site=%s sequence=%d staleness=%d", row.site, row.update.sequence, row.staleness)
+            update = row.update
+            event(
+                log, "accepted", site=row.site, sequence=update.sequence, staleness=row.staleness,
+                base=update.base_version, bytes=update.payload_bytes, codec=update.codec,
+                seconds=round(update.training_s, 3),
+            )  # fmt: skip
         case Refuse():
-            log.warning("refused site=%s sequence=%s reason=%s", effect.site, effect.sequence, effect.reason)
+            event(log, "refused", site=effect.site, sequence=effect.sequence, reason=effect.reason, bytes=effect.size)
         case AddVersion(row):
-            log.info("version=%d updates=%d reason=%s", row.version, row.updates, row.reason)
+            event(log, "version", version=row.version, updates=row.updates, reason=row.reason)
         case NoteMade(version):
-            log.info("version=%d is made", version)
+            event(log, "version-made", version=version)
         case NotePresence(changed=True):
-            log.info("site=%s %s", effect.site, "present" if effect.present else "away")
+            event(log, "site-present" if effect.present else "site-away", site=effect.site)
+        case SetFact("missing", value):
+            event(log, "queue-missing", reason=", ".join(json.loads(value)))
         case SetFact("link", value):
-            log.info("link %s", json.loads(value)[0])
+            _log_link(str(json.loads(value)[0]))
+
+
+def _log_link(state: str) -> None:
+    if state == "connected":
+        event(log, "link", state=state)
+    else:
+        event(log, "link", state="waiting", reason=state.removeprefix("waiting: "))
 
 
 def serve(
@@ -209,6 +224,7 @@ def serve(
     """
     settings, key = folder.settings(), PrivateKey.load(folder.key_file)
     with sole_process(folder.path, "The aggregator"):
+        event(log, "starting", folder=str(folder.path))
         journal = Journal(folder.journal_file)
         inbox = Inbox()
         link = make_link(inbox.put)
@@ -233,6 +249,7 @@ def serve(
             inbox.close()
             link.close()
             journal.close()
+        event(log, "stopped", folder=str(folder.path))
 
 
 @contextmanager
@@ -262,7 +279,7 @@ def _watch_console(folder: Folder, settings: Settings, inbox: Inbox, stopping: t
             watcher = Watcher(management_at(url), settings.federation, vhost)
             watch(watcher, inbox.put, stopping, every_s=settings.console_s)
     except UsageError as error:
-        log.warning("The broker's console is not asked, all else goes on: %s", error)
+        event(log, "console-silent", reason=str(error))
 
 
 @contextmanager
@@ -294,7 +311,7 @@ def _ruled(settings: Settings, journal: Journal) -> Settings:
     """The settings with the aggregation that is in force, which may be another than the file's by now."""
     rule = rule_in_force(journal, settings.aggregation, at=time.time())
     if rule != settings.aggregation:
-        log.warning("aggregator.toml has another [aggregation] than is in force: see 'fedqueue aggregator switch'")
+        event(log, "other-rule", reason="see 'fedqueue aggregator switch'")
     return msgspec.structs.replace(settings, aggregation=rule)
 
 

@@ -17,6 +17,7 @@ from aggregator.journal import Journal
 from aggregator.opening import BASES_KEPT, SNAPSHOTS_KEPT, prune_snapshots
 from aggregator.settings import Folder
 from broker.errors import StorageError
+from broker.events import event
 from broker.room import disk_trouble
 from broker.weights import Layout, save_model
 
@@ -77,7 +78,7 @@ def put_away(journal: Journal, workshop: Workshop, fold: Fold, moved: Moved) -> 
         journal.commit()
     except StorageError as error:
         journal.rollback()
-        log.warning("version %d is not saved: %s", moved.version, error)
+        event(log, "not-saved", version=moved.version, reason=str(error))
 
 
 class Background:
@@ -136,7 +137,7 @@ class Background:
                 if isinstance(work, Move):
                     raise
                 trouble = self._workshop.trouble(error)
-                log.error("%s", trouble)  # noqa: TRY400 - a sentence for an operator
+                event(log, "disk-full", reason=trouble)
                 self._tell(OutOfRoom(trouble))
                 waited = True
                 if self._stopping.wait(DISK_RETRY_S):

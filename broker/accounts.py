@@ -122,8 +122,8 @@ class Management:
         except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: the answer is not JSON
             reason = getattr(error, "reason", error)
             raise LinkError(
-                f"The broker's management API at {self.url} does not answer ({reason}): start the broker, or enable "
-                "its plugin rabbitmq_management."
+                f"The broker's management API at {self.url} does not answer ({reason}): start it, or enable its "
+                "plugin rabbitmq_management."
             ) from error
 
     def _refusal(self, error: urllib.error.HTTPError, what: str) -> LinkError | LinkRefused:

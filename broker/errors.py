@@ -16,6 +16,7 @@ class FedqueueError(Exception):
     """Base of all errors raised on purpose."""
 
     exit_code = 1
+    site: str | None = None  # whose trouble it is, where several sites share a process
 
 
 class UsageError(FedqueueError):

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from broker.checks import Check
+from broker.logs import FORMATS
 from broker.serving import Tls
 
 PASSWORD_VARIABLE: Final = "FEDQUEUE_BROKER_PASSWORD"  # noqa: S105 - the variable's name
@@ -38,6 +39,15 @@ def tls_options(command: Command) -> Command:
 def tls_of(**files: Path | None) -> Tls:
     """Table `[tls]` of a settings file, with paths that hold wherever the service is started."""
     return Tls(**{name: str(path.absolute()) if path else "" for name, path in files.items()})
+
+
+def log_options(command: Command) -> Command:
+    """The options --verbose and --log of a service: `verbose` and `log_style`, for `log_to_stderr`."""
+    style = click.option(
+        "--log", "log_style", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, envvar="FEDQUEUE_LOG",
+        help="Lines for people or, one JSON object each, for programs; also set by FEDQUEUE_LOG.",
+    )  # fmt: skip
+    return click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")(style(command))
 
 
 def show_checks(checks: Iterable[Check], *, as_json: bool) -> int:

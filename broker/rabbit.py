@@ -4,7 +4,6 @@
 publishing one (away, blocked by an alarm, a full queue) only delays `Confirmed` and is told by `Stuck`.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,6 @@ from broker.topology import Topology
 
 __all__ = ["RabbitLink", "describe"]
 
-log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S: Final = 4.0
 

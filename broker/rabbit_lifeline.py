@@ -15,6 +15,7 @@ from pika.exceptions import AMQPError
 from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
 
 from broker.errors import LinkError, LinkRefused
+from broker.events import carried, event
 from broker.rabbit_address import Address
 from broker.rabbit_faults import explain
 
@@ -51,7 +52,7 @@ class Lifeline:
         self._live = live
         self._on_loss = on_loss
         self._on_refusal = on_refusal
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=carried(self._run), name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread, once."""
@@ -77,7 +78,7 @@ class Lifeline:
                 self._on_refusal(str(refusal))
                 return
             except LinkError as trouble:
-                log.debug("Ended while not connected: %s", trouble)
+                event(log, "unconnected", reason=str(trouble))
 
     def _attempt(self) -> None:
         """One connection. Raises LinkError if it did not last, LinkRefused if it never will."""
@@ -88,8 +89,8 @@ class Lifeline:
             raise
         except (AMQPError, AMQPConnectorException, OSError) as error:
             trouble = explain(error, self._address)
-        except Exception:
-            log.exception("Unexpected error on the connection to %s.", self._address)
+        except Exception as error:  # noqa: BLE001 - told with its traceback, and tried again
+            event(log, "connection-bug", exception=error, address=str(self._address))
             trouble = LinkError(f"The connection to {self._address} failed unexpectedly; see the log.")
         else:
             return

@@ -15,6 +15,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorPhaseErrorBase
 from pika.exceptions import AMQPConnectionError, ConnectionClosedByClient
 
+from broker.events import carried
 from broker.rabbit_reading import Services
 
 P = ParamSpec("P")
@@ -116,7 +117,9 @@ def run_together(first: Line, second: Line) -> None:
         finally:
             other.end()
 
-    thread = threading.Thread(target=run, args=(second, first), name=threading.current_thread().name, daemon=True)
+    thread = threading.Thread(
+        target=carried(run), args=(second, first), name=threading.current_thread().name, daemon=True
+    )
     thread.start()
     run(first, second)
     thread.join()

@@ -5,7 +5,6 @@ comes when the message is on the broker's disk, so the messages of several lanes
 that keeps their order also when one of them is refused for a while.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from broker.rabbit_confirms import Confirming
 from broker.rabbit_faults import NOT_FOUND, said
 from broker.rabbit_lifeline import BACKOFF, Lifeline
 from broker.rabbit_line import Line
-
-log = logging.getLogger(__name__)
 
 PRECONDITION_FAILED: Final = 406
 

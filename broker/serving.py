@@ -1,9 +1,7 @@
-"""What every long-running command shares: stopping on a signal, logging, and the link to the configured broker."""
+"""What every long-running command shares: stopping on a signal, and the link to the configured broker."""
 
 import contextlib
-import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +19,6 @@ from broker.settings import read_secret
 from broker.topology import Topology
 
 URL_VARIABLE: Final = "FEDQUEUE_BROKER_URL"
-LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -73,16 +70,6 @@ def until_signalled() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def log_to_stderr(*, verbose: bool, threads: bool = False) -> None:
-    """One line an event; the libraries' own chatter stays out, since the link says in one sentence what is wrong.
-
-    `threads` puts the thread before each event: where several sites share a process, it is named after the site.
-    """
-    layout = LOG_FORMAT.replace("%(message)s", "[%(threadName)s] %(message)s") if threads else LOG_FORMAT
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=layout)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def declare_topology(url: str, topology: Topology, *, tls: Tls | None = None, timeout_s: float = 30.0) -> None:

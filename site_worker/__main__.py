@@ -13,8 +13,9 @@ import click
 from broker.commands import run_cli
 from broker.errors import UsageError
 from broker.files import whole_or_nothing
-from broker.options import AS_JSON, show_checks, tls_of, tls_options
-from broker.serving import log_to_stderr, until_signalled
+from broker.logs import log_to_stderr
+from broker.options import AS_JSON, log_options, show_checks, tls_of, tls_options
+from broker.serving import until_signalled
 from site_worker.joining import create, found_from_anywhere, parsed_file, parsed_option
 from site_worker.joining import join as take_join_file
 from site_worker.pausing import pause, resume
@@ -128,8 +129,8 @@ def join(folder: Path, join_file: Path) -> None:
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--join", "join_file", type=click.Path(path_type=Path), help="Join the federation of this file first.")
-@click.option("--verbose", "-v", is_flag=True, help="Log every event, one line each.")
-def run(folders: tuple[Path, ...], *, join_file: Path | None, verbose: bool) -> None:
+@log_options
+def run(folders: tuple[Path, ...], *, join_file: Path | None, verbose: bool, log_style: str) -> None:
     """Run the worker of each FOLDER until Ctrl-C or SIGTERM; start it again and it goes on where it was.
 
     Several sites in one process train by turns; one that cannot go on ends alone.
@@ -142,7 +143,7 @@ def run(folders: tuple[Path, ...], *, join_file: Path | None, verbose: bool) -> 
     """
     from site_worker.together import work_together  # noqa: PLC0415 - torch is imported by the commands that need it
 
-    log_to_stderr(verbose=verbose, threads=len(folders) > 1)
+    log_to_stderr(log_style, verbose=verbose)
     if join_file is not None:
         if len(folders) > 1:
             raise UsageError("--join goes with one folder: let each site join with 'fedqueue site join'.")

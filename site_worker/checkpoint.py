@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from broker.errors import FedqueueError, StorageError
+from broker.events import event
 from broker.files import written_whole
 from broker.messages import Announcement
 from broker.tensorfile import write_tensors
@@ -150,7 +151,7 @@ class KeptRound:
                     temporary.hardlink_to(source)
                 return
         except OSError as error:
-            log.info("%s cannot have another name, so it is copied: %s", source, error)
+            event(log, "model-copied", folder=str(self._folder), reason=str(error))
         save_model(self._base, self._layout, base)
 
     def put_aside(self, why: str) -> None:
@@ -158,12 +159,12 @@ class KeptRound:
         if not self._folder.is_dir():
             return
         aside, self._written = self._folder.with_name(f"{self._folder.name}.aside"), ""
-        log.warning("a kept round is put aside in %s and begins anew: %s", aside, why)
+        event(log, "round-aside", folder=str(aside), reason=why)
         shutil.rmtree(aside, ignore_errors=True)
         try:
             self._folder.replace(aside)
         except OSError as error:
-            log.warning("%s could not be moved: %s", self._folder, error)
+            event(log, "round-stays", folder=str(self._folder), reason=str(error))
 
     def forget(self) -> None:
         """Remove the kept round: its update is stored, or another round begins. Removing nothing is no error."""
@@ -171,7 +172,7 @@ class KeptRound:
         try:
             self._state.unlink(missing_ok=True)  # first: without it there is no round, whatever else is left
         except OSError as error:
-            log.warning("%s could not be removed: %s", self._state, error)
+            event(log, "round-stays", folder=str(self._folder), reason=str(error))
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -194,7 +195,7 @@ class RoundKeeper:
             self._write(state)
         except StorageError as error:
             if not self._complained:
-                log.warning("the round goes on without being kept: %s", error)
+                event(log, "round-unkept", reason=str(error))
             self._complained = True
 
 

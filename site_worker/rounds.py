@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from broker.codecs import require_choice
 from broker.errors import UsageError
+from broker.events import event
 from broker.messages import Announcement, Hello
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
@@ -148,7 +149,7 @@ class LocalRounds:
     ) -> Begun:
         kept = self._unfinished.of(asked) if self._unfinished else None
         if kept is not None and kept.facts is not None:
-            log.info("continuing version=%d after step=%d", asked.version, kept.facts.progress.steps)
+            event(log, "continuing", version=asked.version, step=kept.facts.progress.steps)
             return Begun(asked, kept.base, kept.facts, started, kept.state)
         if model is None:
             if kept is None:

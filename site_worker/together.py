@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import FedqueueError
+from broker.events import event, speaking_for
 from broker.serving import link_maker
 from site_worker.settings import Folder
 from site_worker.worker import work
@@ -33,8 +34,8 @@ def work_together(folders: Sequence[Path], stopping: threading.Event) -> None:
         try:
             _work_alone(Folder(path), ends[path], turns)
         except FedqueueError as error:
-            trouble[path] = error
-            log.error("%s has ended: %s", path, error)  # noqa: TRY400 - people read a sentence, not a traceback
+            trouble[path], site = error, error.site or path.name
+            event(log, "failed", site=site, folder=str(path), reason=str(error), code=error.exit_code)
 
     threads = [threading.Thread(target=run, args=(path,), name=path.name) for path in folders]
     for thread in threads:
@@ -53,4 +54,5 @@ def work_together(folders: Sequence[Path], stopping: threading.Event) -> None:
 def _work_alone(folder: Folder, stopping: threading.Event, turns: threading.Semaphore) -> None:
     settings = folder.settings()
     name = f"fedqueue {folder.joined().federation} {settings.site}"
-    work(folder, link_maker(folder.url_file, settings.tls, name=name), stopping, turns=turns)
+    with speaking_for(settings.site):
+        work(folder, link_maker(folder.url_file, settings.tls, name=name), stopping, turns=turns)

@@ -5,7 +5,6 @@ in an order that follows from seed and base version, and so does dropout: two ru
 machine (on CUDA, up to the order in which its kernels add).
 """
 
-import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -153,7 +152,7 @@ class Trainer:
 
     def _telling(self) -> AbstractContextManager[None]:
         """In the middle of a run the hospital's people also need the traceback."""
-        return telling(self._task.source, level=logging.ERROR)
+        return telling(self._task.source, heard="task-failed")
 
     def _parts(self, plan: Plan) -> tuple[Part, Part | None]:
         """What is trained on, and what early stopping looks at; of a single row nothing can be set aside."""

@@ -17,6 +17,7 @@ import torch
 
 from broker.drive import Inbox, drive, perform_on, steady_clock
 from broker.errors import FedqueueError, LinkRefused, StorageError, UsageError
+from broker.events import carried, event
 from broker.folderlock import sole_process
 from broker.heap import give_back
 from broker.identity import PrivateKey, PublicKey
@@ -46,7 +47,7 @@ from site_worker.effects import (
 )
 from site_worker.loop import SiteLoop
 from site_worker.models import ModelFolder, Models
-from site_worker.outbox import Outbox
+from site_worker.outbox import Made, Outbox
 from site_worker.rounds import LocalRounds
 from site_worker.settings import Folder, Settings
 from site_worker.tasks.task import load_task
@@ -118,7 +119,7 @@ class Performer:
             try:
                 store()
             except StorageError as error:
-                log.error("%s", disk_trouble(Path(self._outbox.path), error))  # noqa: TRY400 - people read a sentence, not a traceback
+                event(log, "disk-full", reason=disk_trouble(Path(self._outbox.path), error))
                 if stop.wait(DISK_RETRY_S):
                     raise
             else:
@@ -129,13 +130,13 @@ class Performer:
             case Store(made):
                 self._outbox.store(made)
                 self._rounds.forget()
-                log.info("stored sequence=%d base=%d bytes=%d", made.sequence, made.base_version, made.payload_bytes)
+                _log_stored(made)
             case KeepModelPart(leg, part, offset, body):
                 self._models.keep(leg, part, offset, body)
             case Settle(settled, at):
                 self._outbox.settle(settled, at=at)
                 for one in settled:
-                    log.info("settled sequence=%d %s %s", one.sequence, one.state, one.reason or "")
+                    event(log, "settled", sequence=one.sequence, state=one.state, reason=one.reason or None)
             case Mark(sequences, published, took_s):
                 self._outbox.mark(sequences, published=published, took_s=took_s)
             case NoteSent(sequence, parts):
@@ -146,7 +147,7 @@ class Performer:
                 self._outbox.note_seen(version, digest)
             case NoteActivity(state, version, detail, at):
                 self._outbox.note_activity(state, version, detail, at=at)
-                log.info("%s version=%s %s", state, version, detail)
+                event(log, state, version=version, reason=detail or None)
 
     def _send(self, effect: SendPart) -> None:
         made = self._outbox.update(effect.sequence)
@@ -181,7 +182,7 @@ class Performer:
     def _train(self, effect: Train) -> None:
         self._halt = threading.Event()
         name = f"{self._party.name}:training"
-        self._trainer = threading.Thread(target=self._round, args=(effect, self._halt), name=name)
+        self._trainer = threading.Thread(target=carried(self._round), args=(effect, self._halt), name=name)
         self._trainer.start()
 
     def _halt_training(self) -> None:
@@ -210,13 +211,20 @@ class Performer:
             self._inbox.put(Halted(self._rounds.unfinished()))
         except FedqueueError as error:
             self._inbox.put(TrainingFailed(str(error)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             # A task is the hospital's own code: whatever it raises is this site's trouble, told in status and the log.
-            log.exception("the task failed")
+            event(log, "task-failed", exception=error)
             self._inbox.put(TrainingFailed(f"The task raised {type(error).__name__}: {error}"))
         finally:
             give_back()  # gigabytes, maybe, that others on this machine can use until the next round
             self._turns.release()
+
+
+def _log_stored(made: Made) -> None:
+    event(
+        log, "stored", sequence=made.sequence, base=made.base_version, bytes=made.payload_bytes, codec=made.codec,
+        seconds=round(made.training_s, 3),
+    )  # fmt: skip
 
 
 def work(
@@ -237,8 +245,10 @@ def work(
         try:
             outbox.note_activity("starting", None, "", at=clock())
             outbox.note_end(denied=False)
+            event(log, "starting", folder=str(folder.path))
             _work(folder, outbox, make_link, stopping, turns=turns, clock=clock)
             outbox.note_activity("stopped", None, "", at=clock())
+            event(log, "stopped", folder=str(folder.path))
         except FedqueueError as error:
             with suppress(StorageError):
                 outbox.note_activity("failed", None, str(error), at=clock())

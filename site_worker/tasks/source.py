@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Final
 
 from broker.errors import FedqueueError, UsageError
+from broker.events import event
 
 log = logging.getLogger(__name__)
 LONGEST_SENTENCE: Final = 400
@@ -80,17 +81,17 @@ def _imported(spec: str, name: str) -> ModuleType:
 
 
 @contextmanager
-def telling(source: str, *, level: int = logging.INFO) -> Iterator[None]:
+def telling(source: str, *, heard: str = "task-unusable") -> Iterator[None]:
     """Whatever the hospital's code in `source` raises becomes a UsageError of one sentence with file and line.
 
-    The traceback goes to the log; at INFO it shows with -v alone.
+    The traceback goes to the log as the event `heard`; this one shows with -v alone.
     """
     try:
         yield
     except FedqueueError:
         raise
     except (Exception, SystemExit) as error:
-        log.log(level, "the task failed", exc_info=True)
+        event(log, heard, exception=error)
         raise UsageError(_sentence(error, source)) from error
 
 

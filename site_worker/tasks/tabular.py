@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import TensorDataset
 
 from broker.errors import UsageError
+from broker.events import event
 from broker.statistics import FeatureStatistics
 from site_worker.metrics import accuracy, auc, brier, c_index, calibration, risk_histogram
 from site_worker.tabular.declaration import Declaration, load_declaration
@@ -73,7 +74,7 @@ def _table(data: str, agreed: Declaration) -> Table:
         raise UsageError(f"There is no file {path}; name the hospital's own CSV or Parquet file.")
     table = read_table(path, agreed)
     for note in table.notes:
-        log.warning("rows of this site: %s", note)
+        event(log, "rows", reason=note)
     return table
 
 

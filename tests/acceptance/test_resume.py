@@ -13,7 +13,7 @@ from tests.site_worker.drafts import done
 
 
 def continued(federation: Federation, step: int) -> bool:
-    return f"continuing version=0 after step={step}\n" in federation.log("a")
+    return f"continuing site=a version=0 step={step}\n" in federation.log("a")
 
 
 def test_a_round_killed_and_then_stopped_in_the_middle_ends_on_the_bits_of_one_left_alone(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from broker.events import speaking_for, spoken_for
 from broker.install import find_rabbitmq
 from broker.link import (
     Confirmed,
@@ -194,15 +195,17 @@ def test_a_slow_receiver_holds_the_link_back_but_not_its_acks(broker_url: str, o
 def test_a_receiver_that_fails_is_no_lost_line(
     broker_url: str, opened: Open, direct: tuple[RabbitLink, Recorder], caplog: pytest.LogCaptureFixture
 ) -> None:
-    events = Recorder()
+    events, speakers = Recorder(), set[str | None]()
     failures = iter([ValueError("of the receiver")])
 
     def deliver(event: object) -> None:
+        speakers.add(spoken_for())
         if isinstance(event, Delivery) and (failure := next(failures, None)):
             raise failure
         events(event)  # type: ignore[arg-type]
 
-    link = RabbitLink(broker_url, deliver, name="failing")
+    with speaking_for("NY"):
+        link = RabbitLink(broker_url, deliver, name="failing")
     opened(link, events)
     direct[0].publish(work(1))
     link.consume(WORK)
@@ -211,6 +214,8 @@ def test_a_receiver_that_fails_is_no_lost_line(
     events.next(Up)
     link.consume(WORK)
     assert events.next(Delivery).redelivered
+    assert state_of(link, events, WORK)  # answered on the line for questions
+    assert speakers == {"NY"}
 
 
 def test_a_message_above_the_brokers_size_limit_is_returned(direct: tuple[RabbitLink, Recorder]) -> None:

@@ -93,7 +93,7 @@ def test_a_damaged_file_costs_the_steps_and_nothing_else(
     _, came = steps_taken(kept, asked, start())
     assert came == undisturbed(asked, start())
     assert len([one for one in caplog.records if one.levelno >= logging.WARNING]) == 1
-    assert "is put aside in" in caplog.text
+    assert f"round-aside folder={kept / 'round.aside'} reason=" in caplog.text
     assert (kept / "round.aside" / name).is_file()
 
 
@@ -232,8 +232,8 @@ def test_a_full_disk_is_logged_once_and_training_goes_on(
     trained = done(rounds(tmp_path, checkpoint_s=1e-9), asked, model)
     assert outcome(trained) == undisturbed(asked, model)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
-    assert said.startswith("the round goes on without being kept: ")
-    assert said.endswith("announcement.json could not be written: No space left on device.")
+    assert said.startswith("round-unkept reason=")
+    assert said.endswith('announcement.json could not be written: No space left on device."')
     with pytest.raises(Stopped):
         done(rounds(tmp_path), asked, model, stopping=After(2))
 

@@ -13,6 +13,7 @@ import pytest
 
 from broker.drive import Inbox, drive
 from broker.errors import StorageError, UsageError
+from broker.events import speaking_for, spoken_for
 from broker.identity import PrivateKey
 from broker.link import Outgoing
 from broker.messages import AGGREGATOR, Party, Peer
@@ -88,6 +89,24 @@ def test_whatever_a_task_raises_is_told_as_failed_training(tmp_path: Path, error
     assert isinstance(told, TrainingFailed)
     assert type(error).__name__ in told.reason
     driver.join()
+    outbox.close()
+
+
+def test_what_is_said_while_training_is_of_the_site(tmp_path: Path) -> None:
+    said = list[str | None]()
+
+    def run(*_: Any) -> None:
+        said.append(spoken_for())
+        raise UsageError("of the task")
+
+    outbox, inbox = Outbox(tmp_path / "outbox.db"), Inbox()
+    driver = performer(outbox, SimpleNamespace(run=run, layout=SimpleNamespace(size=3)), threading.Event(), inbox)
+    announcement: Any = None
+    with speaking_for("A"):
+        driver.stage([Train(announcement, ())])
+        driver.flush()
+    driver.join()
+    assert said == ["A"]
     outbox.close()
 
 
