@@ -17,7 +17,7 @@ def _raise(_scores: Tensor, _labels: Tensor) -> Tensor:
     raise ZeroDivisionError("no rows of this ward")
 
 
-def poisoned() -> Task:
+def poisoned(site: int = 0) -> Task:
     """The tiny task, but it learns far too fast."""
-    task = tiny()
+    task = tiny(site)
     return replace(task, loss=lambda scores, labels: 1e9 * task.loss(scores, labels))
