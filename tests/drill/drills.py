@@ -108,7 +108,7 @@ DRILLS: Final[Mapping[str, Drill]] = {
     "the broker's disk is full": Drill(
         "broker-alarm",
         "",
-        lambda one: one.control("set_disk_free_limit", "900TB"),
+        lambda one: one.control("set_disk_free_limit", "900GB"),
         lambda one: one.control("set_disk_free_limit", "200MB"),
     ),
     "the broker is down": Drill("broker-down", "", _broker(up=False), _broker(up=True)),

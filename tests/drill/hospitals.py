@@ -1,23 +1,25 @@
 """The federation of the drill: three hospitals with metrics on a broker of their own, training until told to stop."""
 
+import io
 import json
 import re
 import secrets
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from aggregator.enrolment import add_site
 from broker.accounts import Management
+from broker.commands import run_cli
 from broker.install import find_rabbitmq
 from broker.letters import Request
 from broker.node import Node
 from broker.settings import write_secret
+from deploy.cli import cli
 from deploy.local import SitePlan
 from site_worker.joining import join
 from tests.acceptance.federation import TINY, Federation
@@ -65,10 +67,11 @@ class Hospitals(Federation):
 
     def said(self, *arguments: str | Path) -> tuple[int, Any]:
         """What a command of `fedqueue` says with --json, and its exit code."""
-        command = [sys.executable, "-m", "deploy.cli", *map(str, arguments), "--json"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout)
+        said = io.StringIO()
+        with redirect_stdout(said):
+            code = run_cli(cli, [*map(str, arguments), "--json"])
+        assert said.getvalue(), arguments
+        return code, json.loads(said.getvalue())
 
     def restart(self, site: str) -> None:
         """Kill a site and start it again."""
