@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "broker": ("broker.__main__", "cli", "Start, look at and stop a private RabbitMQ, or check an existing one."),
     "aggregator": ("aggregator.__main__", "cli", "Set up a federation, add hospitals, run, export, replay."),
     "site": ("site_worker.__main__", "cli", "The worker at a hospital."),
+    "report": ("deploy.report_command", "report", "Write the report of a federation: one HTML file."),
     "local": ("deploy.local_command", "local", "Federate a model over the files of a folder on this machine."),
     "simulate": ("deploy.simulation.command", "simulate", "Compare strategies on a virtual clock, without a hospital."),
     "demo": ("deploy.demo", "demo", "Federate a model over four real clinics on this machine, in a minute."),

@@ -191,6 +191,8 @@ class _Run:
             published=events.published,
             evaluated=events.evaluated,
             refusals=events.refusals,
+            sent=events.sent,
+            parameters=events.parameters,
             absences=tuple(self._absences),
             ledger=outcome.ledger,
             table=tuple(outcome.table()),

@@ -150,6 +150,8 @@ def _history(one: Run, result: Result) -> History:
         published=events.published,
         evaluated=events.evaluated,
         refusals=events.refusals,
+        sent=events.sent,
+        parameters=events.parameters,
         absences=(),
         ledger=result.ledger,
         table=tuple(result.table),
