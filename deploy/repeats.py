@@ -15,8 +15,8 @@ from broker.errors import UsageError
 from broker.node import Node
 from deploy.cohort import Cohort
 from deploy.ending import Ending, read_ending
+from deploy.events import read_events
 from deploy.federating import Run, Wanted
-from deploy.gather import read_events
 from deploy.history import History
 from deploy.local import LocalFederation
 from deploy.results import Result

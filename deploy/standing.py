@@ -14,15 +14,15 @@ import msgspec
 from aggregator.opening import rule_in
 from aggregator.settings import Aggregation, Folder
 from aggregator.status import Status, read_status
-from deploy.gather import Events, events_in, reading
+from deploy.events import Events, events_in, reading
 from deploy.history import Absence, History, Rule, SiteRow, Standing
 
 
 def read_standing(folder: Folder, *, now: float) -> History:
     """The history of the federation in `folder` until `now`, or until its last event where it does not run."""
     settings = folder.settings()
-    status = read_status(folder)
     with reading(folder) as journal:
+        status = read_status(folder)
         events = events_in(journal, folder)
         presence = [tuple(row) for row in journal.execute("SELECT site, at, present FROM presence ORDER BY site, at")]
         rules = tuple(_rules(journal))
@@ -103,4 +103,5 @@ def _notes(status: Status) -> Iterable[str]:
     if status.last_version:
         yield f"Training ends at version {status.last_version}."
     if status.buffered:
-        yield f"{status.buffered} updates wait for the next version."
+        updates = "1 update" if status.buffered == 1 else f"{status.buffered} updates"
+        yield f"In the open buffer, for the next version: {updates}."
