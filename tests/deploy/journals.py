@@ -77,6 +77,7 @@ class Rows:
 
     def presence(self, site: str, *, at: float, present: bool) -> None:
         self.add("presence", at=FOUNDED + at, site=site, present=present)
+        self._database.execute("UPDATE sites SET present = ? WHERE site = ?", (present, site))
 
     def refusal(self, site: str, reason: str, *, at: float, size: int = 0) -> None:
         self.add("refused", site=site, reason=reason, bytes=size, at=FOUNDED + at)
