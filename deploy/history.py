@@ -6,11 +6,12 @@ other machines and are untrusted text: `printable` makes them safe to print, esc
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
+LEADING: Final = ("auc", "c_index")
 SiteState = Literal["failed", "away", "idle", "training", "behind", "removed"]
 
 
@@ -194,6 +195,12 @@ class History:
             if math.isfinite(value) and one.rows > 0:
                 found[one.site][one.version] = (value, one.rows)
         return {site: dict(sorted(by_version.items())) for site, by_version in found.items() if by_version}
+
+
+def leading_metric(measures: Iterable[str]) -> str:
+    """The measure by which models are compared: AUC or c-index if there is one, else the first, else the loss."""
+    names = [name for name in measures if name not in {"rows", "loss"}]
+    return next((name for name in LEADING if name in names), names[0] if names else "loss")
 
 
 def mean_by_version(scores: dict[str, dict[int, tuple[float, int]]]) -> list[tuple[int, float]]:

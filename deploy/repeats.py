@@ -17,10 +17,10 @@ from deploy.cohort import Cohort
 from deploy.ending import Ending, read_ending
 from deploy.events import read_events
 from deploy.federating import Run, Wanted
-from deploy.history import History
+from deploy.history import History, leading_metric
 from deploy.local import LocalFederation
 from deploy.results import Result
-from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
+from deploy.scores import Effort, Model, Scores, compare, leave_out, score
 from deploy.watching import StoppedError
 from site_worker.outbox import read_local
 from site_worker.plan import Plan

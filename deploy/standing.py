@@ -15,7 +15,7 @@ from aggregator.opening import rule_in
 from aggregator.settings import Aggregation, Folder
 from aggregator.status import Status, read_status
 from deploy.events import Events, events_in, reading
-from deploy.history import Absence, History, Rule, SiteRow, Standing
+from deploy.history import Absence, History, Rule, SiteRow, Standing, leading_metric
 
 
 def read_standing(folder: Folder, *, now: float) -> History:
@@ -41,7 +41,7 @@ def read_standing(folder: Folder, *, now: float) -> History:
         absences=tuple(absences(presence, enrolled=here, until=until)),
         ledger=None,
         table=(),
-        metric=next(iter(events.evaluated[-1].metrics), "") if events.evaluated else "",
+        metric=leading_metric(events.evaluated[-1].metrics) if events.evaluated else "",
         notes=tuple(_notes(status)),
         sent=events.sent,
         parameters=events.parameters,
