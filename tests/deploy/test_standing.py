@@ -12,6 +12,7 @@ from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
 from broker.troubles import CAUSES, Trouble
 from deploy.cli import cli
+from deploy.events import events_in, read_events, reading
 from deploy.history import Absence
 from deploy.report import render
 from deploy.standing import read_standing
@@ -192,3 +193,13 @@ def test_a_place_that_is_not_there_is_told_before_the_work(tmp_path: Path, capsy
     code = run_cli(cli, ["report", str(tmp_path / "agg"), "--out", str(tmp_path / "no" / "report.html")])
     assert code == UsageError.exit_code
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_is_added_while_it_is_read_is_for_the_next_report(tmp_path: Path) -> None:
+    folder = small(tmp_path)
+    with reading(folder) as journal:
+        before = events_in(journal, folder)
+        with writing(folder) as rows:
+            rows.refusal("NY", "too late", at=50)
+        assert events_in(journal, folder) == before
+    assert len(read_events(folder).refusals) == 2
