@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "aggregator": ("aggregator.__main__", "cli", "Set up a federation, add hospitals, run, export, replay."),
     "site": ("site_worker.__main__", "cli", "The worker at a hospital."),
     "status": ("deploy.status_command", "status", "How everything is: failed or slow, who is away, what to do."),
+    "report": ("deploy.report_command", "report", "Write the report of a federation: one HTML file."),
     "local": ("deploy.local_command", "local", "Federate a model over the files of a folder on this machine."),
     "simulate": ("deploy.simulation.command", "simulate", "Compare strategies on a virtual clock, without a hospital."),
     "demo": ("deploy.demo", "demo", "Federate a model over four real clinics on this machine, in a minute."),

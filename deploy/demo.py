@@ -22,7 +22,7 @@ from broker.errors import StorageError, UsageError
 from broker.install import ensure_rabbitmq
 from broker.serving import until_signalled
 from deploy.ending import read_ending
-from deploy.gather import read_events
+from deploy.events import read_events
 from deploy.history import Absence, History, Ledger, SiteRow
 from deploy.live import LiveView
 from deploy.local import LocalFederation, SitePlan
@@ -191,6 +191,8 @@ class _Run:
             published=events.published,
             evaluated=events.evaluated,
             refusals=events.refusals,
+            sent=events.sent,
+            parameters=events.parameters,
             absences=tuple(self._absences),
             ledger=outcome.ledger,
             table=tuple(outcome.table()),

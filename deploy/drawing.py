@@ -23,7 +23,15 @@ WIDTH: Final = 9.2  # inches of 72 units; the page scales the drawing
 NAMED: Final = 8  # more lines than this cannot be told apart by colour and dash
 LABEL_SIGNS: Final = 22
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
-COLOURS: Final = ("ink", "muted", "rule", "shade", *(f"s{n}" for n in range(5)), *(f"c{n}" for n in range(NAMED)))
+COLOURS: Final = (
+    "ink",
+    "muted",
+    "rule",
+    "shade",
+    "accent",
+    *(f"s{n}" for n in range(5)),
+    *(f"c{n}" for n in range(NAMED)),
+)
 PAINT: Final = {name: f"#0a0b{number:02x}" for number, name in enumerate(COLOURS)}
 STYLE: Final = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "path.simplify": False, "font.size": 8}
 
@@ -142,6 +150,9 @@ def svg(axes: Axes, name: str, title: str) -> str:
     for unwanted in ("width", "height", "version"):
         root.attrib.pop(unwanted, None)
     root.attrib |= {"role": "img", "aria-label": title, "class": "figure"}
+    heading = ET.Element("title")  # read out, and shown where the pointer rests
+    heading.text = title
+    root.insert(0, heading)
     return ET.tostring(root, encoding="unicode")
 
 

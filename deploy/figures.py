@@ -1,20 +1,25 @@
 """The figures of a run's report: learning curve, timeline, staleness; see deploy/drawing.py for how they are drawn."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from broker.progress import readable_bytes
 from deploy import drawing
 from deploy.drawing import DASHES, NAMED, PAINT, Point, Stroke
 from deploy.history import History, every, mean_by_version, printable
+from deploy.tables import by_version
 
 MARKS: Final = 5_000  # at about 18 bytes each
 POINTS: Final = 4_000
 TICKS: Final = 100
+BARS: Final = 40
+LOG_FROM: Final = 30  # times between the least and the most: beyond that the least could not be seen
 ABSENCES: Final = 500  # the longest; of more than that the others are too narrow to see
 UNITS: Final = ((2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "hours"), (300, 60, "minutes"), (0, 1, "seconds"))
 
@@ -45,8 +50,11 @@ def bands(history: History) -> tuple[Band, ...]:
     return tuple(Band(low, high, f"s{number}") for number, (low, high) in enumerate(zip(lows, highs, strict=True)))
 
 
-def learning_curve(history: History) -> str:
-    """The mean of the metric per version as a thick line, and a thin line per site; "" if nothing was evaluated."""
+def learning_curve(history: History, *, number: int = 0) -> str:
+    """The mean of the metric per version as a thick line, and a thin line per site; "" if nothing was evaluated.
+
+    `number` tells it from the page's other curves.
+    """
     scores = history.scores
     mean: list[Point] = [(version, value) for version, value in mean_by_version(scores)]
     if not mean:
@@ -57,18 +65,20 @@ def learning_curve(history: History) -> str:
         site: drawing.thinned([(v, value) for v, (value, _) in one.items()], stride) for site, one in scores.items()
     }
     named = len(lines) <= NAMED
-    for number, line in enumerate(lines.values()):
-        style = {"color": PAINT[f"c{number}"], "ls": DASHES[number % 4], "lw": 1.2} if named else _FAINT
+    for place, line in enumerate(lines.values()):
+        style = {"color": PAINT[f"c{place}"], "ls": DASHES[place % 4], "lw": 1.2} if named else _FAINT
         drawing.line(axes, line, **style)
     drawing.line(axes, drawing.thinned(mean, every(mean, 600)), color=PAINT["ink"], lw=2.6, zorder=5)
-    paints = {site: f"c{number}" for number, site in enumerate(lines)} if named else {}
+    paints = {site: f"c{place}" for place, site in enumerate(lines)} if named else {}
     ends = [("mean", mean[-1], "ink"), *((site, lines[site][-1], paint) for site, paint in paints.items())]
     axes.margins(x=0.01)
     drawing.label_ends(axes, ends)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("model version")
     axes.grid(axis="y", color=PAINT["rule"], lw=0.6)
-    return drawing.svg(axes, "curve", f"{printable(history.metric)} by model version")
+    return drawing.svg(
+        axes, f"curve{number or ''}", f"{printable(history.metric)} by model version, of each site and their mean"
+    )
 
 
 def timeline(history: History) -> str:
@@ -79,7 +89,7 @@ def timeline(history: History) -> str:
     divisor, unit = next((divisor, unit) for least, divisor, unit in UNITS if history.seconds >= least)
     axes = drawing.lanes(names, margin=0.2)
     axes.set_xlim(0, max(history.seconds / divisor, 1e-9))
-    axes.set_xlabel(f"{unit} since the start")
+    axes.set_xlabel(f"{unit} since the {'start' if history.standing is None else 'founding'}")
     _draw_absences(axes, history, divisor)
     ticks = history.published[:: ticks_every(history)]
     drawing.strokes(
@@ -87,10 +97,31 @@ def timeline(history: History) -> str:
     )
     for paint, strokes in _marks(history, divisor).items():
         drawing.strokes(axes, strokes, paint, 3.4 if len(names) <= 40 else 2.2)
-    return drawing.svg(axes, "timeline", "updates of each site over time")
+    return drawing.svg(axes, "timeline", "accepted updates and absences of each site over time")
 
 
 def staleness_histogram(history: History) -> str:
+    """How many accepted updates had which staleness: a bar per number of versions, or per stretch of as many."""
+    if not history.merged:
+        return ""
+    counts = Counter(one.staleness for one in history.merged)
+    each = -(-(max(counts) + 1) // BARS)
+    bars = Counter[int]()
+    for tau, times in counts.items():
+        bars[tau // each] += times
+    axes = drawing.axes_of(1.9, left=0.62, right=0.2, bottom=0.45)
+    drawing.boxes(axes, [(place * each - 0.4, 0, each - 0.2, times) for place, times in bars.items()], "accent")
+    axes.set_xlim(-0.6, (max(bars) + 1) * each - 0.4)
+    axes.set_ylim(0, 1.05 * max(bars.values()))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.set_xlabel("versions published since the one it was trained from" + (f", {each} a bar" if each > 1 else ""))
+    axes.set_ylabel("accepted updates", color=PAINT["muted"])
+    axes.grid(axis="y", color=PAINT["rule"], lw=0.6)
+    return drawing.svg(axes, "histogram", "accepted updates by staleness, all sites")
+
+
+def staleness_by_site(history: History) -> str:
     """One bar per site, divided by the classes of staleness; its mean and largest at the right."""
     by_site: dict[str, list[int]] = {name: [] for name in history.names}
     for one in history.merged:
@@ -107,6 +138,33 @@ def staleness_histogram(history: History) -> str:
         text = f"mean {sum(taus) / len(taus):.1f}, most {max(taus)}" if taus else "no update"
         drawing.text_at(axes, 101, lane, text, size=drawing.lane_size(len(by_site)), color=PAINT["muted"])
     return drawing.svg(axes, "staleness", "staleness of each site's updates")
+
+
+def traffic(history: History) -> str:
+    """Bytes that came in the updates of each version, and bytes of it as it went out; "" if none are known."""
+    rows = by_version(history)
+    lines = {"received": [(v, came) for v, came, _ in rows if came], "sent": [(v, went) for v, _, went in rows if went]}
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        return ""
+    axes = drawing.axes_of(2.4, left=0.85, right=1.1, bottom=0.45)
+    if max(size for _, size in points) > LOG_FROM * min(size for _, size in points):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.05 * max(size for _, size in points))
+    for place, (name, line) in enumerate(lines.items()):
+        if line:
+            kept = drawing.thinned(line, every(line, 600))
+            drawing.line(axes, kept, color=PAINT[f"c{place}"], ls=DASHES[place], lw=1.2)
+            drawing.text_at(axes, 1.01, 0.9 - 0.12 * place, name, size=8, color=PAINT[f"c{place}"]).set(
+                transform=axes.transAxes
+            )
+    axes.yaxis.set_major_formatter(lambda size, _: readable_bytes(size))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("model version")
+    axes.grid(axis="y", color=PAINT["rule"], lw=0.6)
+    return drawing.svg(axes, "traffic", "bytes received and sent by model version")
 
 
 def drawn_every(history: History) -> int:

@@ -6,16 +6,18 @@ other machines and are untrusted text: `printable` makes them safe to print, esc
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Final, Literal
 
+LEADING: Final = ("auc", "c_index")
 SiteState = Literal["failed", "away", "resting", "idle", "training", "behind", "removed"]
 
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One line of the live view. `staleness` is that of the site's last accepted update, as are the last three.
+    """One line of the live view. `staleness` is that of the site's last accepted update, as are codec and what follows.
 
     It was `smaller` so many times than 4 bytes a parameter; `error` is what the codec left out, relative to the whole.
     """
@@ -31,11 +33,12 @@ class SiteRow:
     codec: str | None = None
     smaller: float | None = None
     error: float | None = None
+    last_seen: float | None = None
 
 
 @dataclass(frozen=True)
 class Merged:
-    """An accepted update: trained from `base_version`, part of `version`."""
+    """An accepted update: trained from `base_version`, part of `version`; its payload took so many bytes."""
 
     site: str
     sequence: int
@@ -45,6 +48,8 @@ class Merged:
     weight: float
     examples: int
     accepted_at: float
+    payload_bytes: int = 0
+    codec: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class Published:
     at: float
     reason: str
     updates: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A model as sites get it: of `version`, in full or as a difference; written once, whoever fetches it."""
+
+    version: int
+    full: bool
+    codec: str
+    payload_bytes: int
 
 
 @dataclass(frozen=True)
@@ -76,11 +91,12 @@ class Refusal:
     sequence: int | None
     reason: str
     at: float
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Absence:
-    """A site was away from `start` to `end` because of `why`, e.g. "killed"."""
+    """A site was away from `start` to `end` because of `why`, e.g. "killed"; "" where that is not known."""
 
     site: str
     start: float
@@ -114,8 +130,30 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """An aggregation that was decided on at `at`: it makes the versions from `version` on. `settings` are in words."""
+
+    version: int
+    at: float
+    strategy: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What only a federation that goes on has: `service` says in words whether it runs, `rules` its strategies."""
+
+    service: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
 class History:
-    """A whole run. `table` compares ways of training by `metric`: ("NY alone", 0.79), ("federated", 0.864), ..."""
+    """A whole run, or with `standing` a federation until now, whose outboxes are elsewhere: it has no ledger.
+
+    `table` compares ways of training by `metric`: ("NY alone", 0.79), ("federated", 0.864), ... `parameters` is the
+    model's size, if known.
+    """
 
     federation: str
     started: float
@@ -126,12 +164,15 @@ class History:
     evaluated: tuple[Evaluated, ...]
     refusals: tuple[Refusal, ...]
     absences: tuple[Absence, ...]
-    ledger: Ledger
+    ledger: Ledger | None
     table: tuple[tuple[str, float], ...]
     metric: str = "auc"
     notes: tuple[str, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    parameters: int | None = None
+    standing: Standing | None = None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Every site that appears anywhere: those of `sites` in their order, then the others by name."""
         known = [row.site for row in self.sites]
@@ -139,7 +180,13 @@ class History:
         seen = {event.site for event in events}
         return (*dict.fromkeys(known), *sorted(seen - set(known)))
 
-    @property
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all that was measured, `metric` first."""
+        found = dict.fromkeys(name for one in reversed(self.evaluated) for name in one.metrics)
+        return tuple(dict.fromkeys((self.metric, *found))) if self.metric in found else tuple(found)
+
+    @cached_property
     def scores(self) -> dict[str, dict[int, tuple[float, int]]]:
         """Per site (as in `names`) and version: value of `metric` and held-out rows; a value not finite is left out."""
         found: dict[str, dict[int, tuple[float, int]]] = {site: {} for site in self.names}
@@ -148,6 +195,12 @@ class History:
             if math.isfinite(value) and one.rows > 0:
                 found[one.site][one.version] = (value, one.rows)
         return {site: dict(sorted(by_version.items())) for site, by_version in found.items() if by_version}
+
+
+def leading_metric(measures: Iterable[str]) -> str:
+    """The measure by which models are compared: AUC or c-index if there is one, else the first, else the loss."""
+    names = [name for name in measures if name not in {"rows", "loss"}]
+    return next((name for name in LEADING if name in names), names[0] if names else "loss")
 
 
 def mean_by_version(scores: dict[str, dict[int, tuple[float, int]]]) -> list[tuple[int, float]]:
@@ -161,11 +214,13 @@ def mean_by_version(scores: dict[str, dict[int, tuple[float, int]]]) -> list[tup
         for version, (value, rows) in by_version.items():
             changes.setdefault(version, []).append((site, value, rows))
     latest: dict[str, tuple[float, int]] = {}
-    curve = []
+    weighed, total, curve = 0.0, 0, []  # sums that change with each score: a hundred sites make many versions
     for version in sorted(changes):
-        latest.update({site: (value, rows) for site, value, rows in changes[version]})
-        total = sum(rows for _, rows in latest.values())
-        curve.append((version, sum(value * rows for value, rows in latest.values()) / total))
+        for site, value, rows in changes[version]:
+            former, its_rows = latest.get(site, (0.0, 0))
+            weighed, total = weighed + value * rows - former * its_rows, total + rows - its_rows
+            latest[site] = (value, rows)
+        curve.append((version, weighed / total))
     return curve
 
 

@@ -15,12 +15,12 @@ from broker.errors import UsageError
 from broker.node import Node
 from deploy.cohort import Cohort
 from deploy.ending import Ending, read_ending
+from deploy.events import read_events
 from deploy.federating import Run, Wanted
-from deploy.gather import read_events
-from deploy.history import History
+from deploy.history import History, leading_metric
 from deploy.local import LocalFederation
 from deploy.results import Result
-from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
+from deploy.scores import Effort, Model, Scores, compare, leave_out, score
 from deploy.watching import StoppedError
 from site_worker.outbox import read_local
 from site_worker.plan import Plan
@@ -150,6 +150,8 @@ def _history(one: Run, result: Result) -> History:
         published=events.published,
         evaluated=events.evaluated,
         refusals=events.refusals,
+        sent=events.sent,
+        parameters=events.parameters,
         absences=(),
         ledger=result.ledger,
         table=tuple(result.table),

@@ -29,7 +29,6 @@ Weights = Mapping[str, NDArray[np.float32]]
 Measures = dict[str, float]
 
 MOST_STEPS: Final = 2000
-LEADING: Final = ("auc", "c_index")
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,6 @@ def leave_out(model: Model, name: str, task: Task, effort: Effort) -> dict[str, 
         f"held-out rows of {name}, federated without it": without_histogram(_evaluated(model, task)),
         f"held-out rows of {name}, {name} alone": _of_one_place(task, task, effort),
     }
-
-
-def leading_metric(measures: Iterable[str]) -> str:
-    """The measure by which models are compared: AUC or c-index if there is one, else the first, else the loss."""
-    names = [name for name in measures if name not in {"rows", "loss"}]
-    return next((name for name in LEADING if name in names), names[0] if names else "loss")
 
 
 def _evaluated(model: Model, task: Task, own: Tensors | None = None) -> Measures:

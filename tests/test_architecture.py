@@ -146,7 +146,8 @@ def test_no_module_imports_itself_round_a_corner() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["aggregator.__main__", "broker.__main__", "deploy.cli", "deploy.simulation.command"]
+    "module",
+    ["aggregator.__main__", "broker.__main__", "deploy.cli", "deploy.report_command", "deploy.simulation.command"],
 )
 def test_a_host_without_torch_needs_none(module: str) -> None:
     program = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"

@@ -8,7 +8,7 @@ import numpy as np
 from broker.errors import UsageError
 from broker.statistics import FeatureStatistics
 from broker.weights import Layout
-from deploy.scores import leading_metric
+from deploy.history import leading_metric
 from deploy.simulation import split
 from deploy.simulation.learning import Vector
 from deploy.simulation.scenario import Scenario, TaskTable

@@ -21,7 +21,7 @@ from aggregator.status import read_status
 from broker.errors import FedqueueError
 from broker.settings import to_toml
 from deploy.ending import read_ending
-from deploy.gather import read_events
+from deploy.events import read_events
 from deploy.history import Ledger
 from deploy.local import LocalFederation, SitePlan
 from deploy.watching import StoppedError, Watch

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
 
-from deploy.scores import Effort, Model, Scores, compare, leading_metric, leave_out, score
+from deploy.history import leading_metric
+from deploy.scores import Effort, Model, Scores, compare, leave_out, score
 from deploy.watching import StoppedError
 from site_worker.plan import Plan
 from site_worker.tasks.task import Array, Split, Task
