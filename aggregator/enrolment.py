@@ -82,6 +82,9 @@ start_after_s = 600.0        # ... or so long after the first
 [limits]
 max_norm = 10000.0           # of a delta; beyond it an update is refused
 
+# [metrics]                  # for Prometheus: docs/operations.md
+# port = 9748                # 0: off; address = "127.0.0.1"
+
 [tls]                        # for an amqps:// address
 {tls}"""
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -41,16 +41,20 @@ from aggregator.effects import (
     Work,
 )
 from aggregator.fold import Fold
+from aggregator.gauges import Gauges
+from aggregator.health import troubles
 from aggregator.journal import Journal
 from aggregator.loop import AggregatorLoop
 from aggregator.opening import reopen, rule_of, rule_text, sources_in
 from aggregator.rules import rule_in_force
 from aggregator.settings import Folder, Settings
+from aggregator.status import read_status
 from aggregator.storage import bound_journal
 from aggregator.workshop import DISK_RETRY_S, Background, Workshop, put_away
 from broker.drive import BATCH_BYTES, Inbox, drive, perform_on, steady_clock
 from broker.errors import LinkRefused, StorageError, UsageError
 from broker.events import event
+from broker.exposition import exposed
 from broker.folderlock import sole_process
 from broker.identity import PrivateKey
 from broker.link import Link, LinkEvent
@@ -243,13 +247,19 @@ def serve(
                 watch.start()
                 _watch_console(folder, settings, inbox, stopping)
                 link.open()
-                with _end_noted(journal):
+                with _metrics_of(folder, settings), _end_noted(journal):
                     drive(loop, inbox, performer, stopping=stopping.is_set, clock=clock or steady_clock(), batch=BATCH)
         finally:
             inbox.close()
             link.close()
             journal.close()
         event(log, "stopped", folder=str(folder.path))
+
+
+def _metrics_of(folder: Folder, settings: Settings) -> AbstractContextManager[None]:
+    """Serve the metrics, if there is a port, with the troubles that `fedqueue status` names."""
+    gauges = Gauges(folder, settings.federation, lambda: troubles(read_status(folder, counted=False), time.time()))
+    return exposed(settings.metrics, gauges.read)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from aggregator.staleness import Discount, discount_named
 from aggregator.strategies import Strategy, Worth, strategy_named
 from broker.codecs import AUTO, Form, require_choice
 from broker.errors import UsageError
+from broker.measures import Metrics
 from broker.messages import MAX_DIFFERENCES
 from broker.plan import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from broker.serving import Tls
@@ -197,6 +198,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start: Start = Start()
     limits: Limits = Limits()
     storage: Storage = Storage()
+    metrics: Metrics = Metrics()
     tls: Tls = Tls()
 
     def __post_init__(self) -> None:

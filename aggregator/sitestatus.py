@@ -10,6 +10,9 @@ from typing import Any, Final, Literal
 SiteState = Literal["away", "resting", "idle", "training", "behind", "removed"]
 BEHIND_AFTER: Final = 5
 LATELY: Final = 5  # updates whose median tells how long a site's rounds take
+_ENROLLED: Final = """
+SELECT site, present, ready, examples, last_seen, account, 1 AS enrolled FROM sites ORDER BY site
+"""
 _ALL_SITES: Final = """
 SELECT site, present, ready, examples, last_seen, account, 1 AS enrolled FROM sites
 UNION SELECT site, NULL, NULL, NULL, NULL, NULL, 0 FROM (SELECT site FROM updates UNION SELECT site FROM refused)
@@ -24,6 +27,8 @@ _TOTALS: Final = """
 SELECT count(*) AS accepted, coalesce(sum(payload_bytes), 0) AS bytes,
     (SELECT count(*) FROM refused WHERE site = :site) AS refused FROM updates WHERE site = :site
 """
+_REFUSAL: Final = "SELECT reason, at FROM refused WHERE id = (SELECT max(id) FROM refused WHERE site = ?)"
+_SINCE: Final = "SELECT site, max(at) FROM presence GROUP BY site"  # when each came or went last
 
 
 @dataclass(frozen=True)
@@ -69,30 +74,40 @@ class Seen:
         return 4 * self.parameters / payload_bytes if self.parameters and payload_bytes else None
 
 
-def site_statuses(database: sqlite3.Connection, seen: Seen) -> Iterator[SiteStatus]:
-    """All hospitals, by name."""
+def site_statuses(database: sqlite3.Connection, seen: Seen, *, counted: bool = True) -> Iterator[SiteStatus]:
+    """All hospitals, by name; if not `counted`, the enrolled ones, and 0 for what is counted over the whole journal."""
     resting = database.execute("SELECT value FROM facts WHERE name = 'resting'").fetchone()
     rest = set(json.loads(resting["value"])) if resting else set[str]()
-    for row in database.execute(_ALL_SITES).fetchall():
-        yield _site(database, row, seen, resting=row["site"] in rest)
+    since = dict(database.execute(_SINCE).fetchall())
+    for row in database.execute(_ALL_SITES if counted else _ENROLLED).fetchall():
+        site = row["site"]
+        totals = tuple(database.execute(_TOTALS, {"site": site}).fetchone()) if counted else (0, 0, 0)
+        yield _site(database, row, seen, resting=site in rest, since=since.get(site), totals=totals)
 
 
-def _site(database: sqlite3.Connection, row: sqlite3.Row, seen: Seen, *, resting: bool) -> SiteStatus:
-    site = row["site"]
+def _site(
+    database: sqlite3.Connection,
+    row: sqlite3.Row,
+    seen: Seen,
+    *,
+    resting: bool,
+    since: float | None,
+    totals: tuple[int, int, int],
+) -> SiteStatus:
+    site, (accepted, size, refused) = row["site"], totals
     newest = database.execute(_NEWEST, (site,)).fetchone()
-    totals = database.execute(_TOTALS, {"site": site}).fetchone()
-    refusal = database.execute("SELECT reason, at FROM refused WHERE site = ? ORDER BY id DESC", (site,)).fetchone()
+    refusal = database.execute(_REFUSAL, (site,)).fetchone()
     known: dict[str, Any] = {} if newest is None else _of_newest(newest, seen)
     bad = refusal is not None and (newest is None or refusal["at"] > newest["accepted_at"])
     return SiteStatus(
         site=site,
         state=_state(row, known.get("base"), seen, resting=resting),
-        accepted=totals["accepted"],
-        refused=totals["refused"],
-        bytes=totals["bytes"],
+        accepted=accepted,
+        refused=refused,
+        bytes=size,
         last_seen=row["last_seen"],
         usual_s=_usual_s(database, site),
-        since=_since(database, site),
+        since=since,
         refusal=refusal["reason"] if bad else None,
         refused_at=refusal["at"] if bad else None,
         account=row["account"],
@@ -116,12 +131,6 @@ def _usual_s(database: sqlite3.Connection, site: str) -> float | None:
     lately = "SELECT training_s FROM updates WHERE site = ? ORDER BY ordinal DESC LIMIT ?"
     times = [float(row["training_s"]) for row in database.execute(lately, (site, LATELY))]
     return median(times) if times else None
-
-
-def _since(database: sqlite3.Connection, site: str) -> float | None:
-    """When it came or went last."""
-    row = database.execute("SELECT max(at) AS at FROM presence WHERE site = ?", (site,)).fetchone()
-    return None if row["at"] is None else float(row["at"])
 
 
 def _state(row: sqlite3.Row, base: int | None, seen: Seen, *, resting: bool) -> SiteState:

@@ -80,22 +80,27 @@ class Status:
         return json.dumps(asdict(self), indent=2)
 
 
-def read_status(folder: Folder) -> Status:
-    """The status of the aggregator in `folder`, running or not."""
+def read_status(folder: Folder, *, counted: bool = True) -> Status:
+    """The status of the aggregator in `folder`, running or not.
+
+    Not `counted` it is for who looks often: sites that were removed are left out, and what is counted over the whole
+    journal or folder is 0: `accepted`, `refused`, `bytes`, `used_bytes`, `payload_bytes`.
+    """
     database = open_readonly(folder.journal_file)
     try:
-        return _status(database, folder)
+        return _status(database, folder, counted=counted)
     finally:
         database.close()
 
 
-def _status(database: sqlite3.Connection, folder: Folder) -> Status:
+def _status(database: sqlite3.Connection, folder: Folder, *, counted: bool) -> Status:
     settings, facts = folder.settings(), _facts(database)
     version, through, made_at = database.execute(_NEWEST_VERSION).fetchone()
     running = running_process(folder.path) is not None
     control = parsed_control(facts.get(FACT))
     asked = control.asks_for_training(version, versions=settings.versions)
-    rule, accepted = _rule(database), _one(database, "SELECT count(*) FROM updates")
+    rule, any_yet = _rule(database), _one(database, "SELECT 1 FROM updates LIMIT 1") is not None
+    seen = Seen(version, _parameters(database, folder), asked=asked)
     link, troubles = _link(facts) if running else ("not running", _ended(facts))
     return Status(
         federation=settings.federation,
@@ -108,18 +113,18 @@ def _status(database: sqlite3.Connection, folder: Folder) -> Status:
         started="statistics" in facts,
         paused=control.paused,
         last_version=control.last_version(settings.versions),
-        strategy=rule.strategy if accepted else settings.aggregation.strategy,
-        switch_pending=accepted > 0 and rule != settings.aggregation,
+        strategy=rule.strategy if any_yet else settings.aggregation.strategy,
+        switch_pending=any_yet and rule != settings.aggregation,
         buffered=_one(database, "SELECT count(*) FROM updates WHERE ordinal > ?", through),
-        accepted=accepted,
-        refused=_one(database, "SELECT count(*) FROM refused"),
+        accepted=_one(database, "SELECT count(*) FROM updates") if counted else 0,
+        refused=_one(database, "SELECT count(*) FROM refused") if counted else 0,
         min_sites=settings.start.min_sites,
         greeted=_one(database, "SELECT count(*) FROM sites WHERE examples IS NOT NULL"),
         missing=json.loads(facts.get("missing", b"{}")) if running else {},
         console=Console.from_bytes(facts["console"]) if running and "console" in facts else None,
-        sites=tuple(site_statuses(database, Seen(version, _parameters(database, folder), asked=asked))),
+        sites=tuple(site_statuses(database, seen, counted=counted)),
         transfers=in_transit(database),
-        disk=_disk(database, folder, settings.storage),
+        disk=_disk(database, folder, settings.storage, counted=counted),
     )
 
 
@@ -168,14 +173,14 @@ def read_refused(path: Path, *, last: int) -> list[dict[str, Any]]:
     return [dict(row) for row in reversed(rows)]
 
 
-def _disk(database: sqlite3.Connection, folder: Folder, storage: Storage) -> Disk:
+def _disk(database: sqlite3.Connection, folder: Folder, storage: Storage, *, counted: bool) -> Disk:
     removing = _one(database, "SELECT count(*) FROM pragma_table_info('updates') WHERE name = 'removed'")
     kept = "SELECT coalesce(sum(payload_bytes), 0) FROM updates WHERE NOT removed"
     anchor = _one(database, "SELECT value FROM facts WHERE name = 'anchor'")
     return Disk(
-        used_bytes=used_bytes(folder.path),
+        used_bytes=used_bytes(folder.path) if counted else 0,
         free_bytes=free_bytes(folder.path),
-        payload_bytes=_one(database, kept) if removing else 0,
+        payload_bytes=_one(database, kept) if removing and counted else 0,
         most_payload_bytes=round(storage.journal_gb * 1e9),
         anchor=0 if anchor is None else int(anchor),
         full=full_disk(folder.path),

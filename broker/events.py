@@ -34,7 +34,7 @@ FIELDS: Final = {
     "state": "of the link `connected` or `waiting`, of an update `accepted` or `refused`",
     "reason": "why, in words for people",
     "folder": "of the service, or what was kept in it",
-    "address": "the broker's, without password",
+    "address": "the broker's, without password; or where metrics are",
     "code": "the exit code",
     "thread": "where a mistake of ours was made",
     "text": "what a library says",
@@ -63,6 +63,8 @@ EVENTS: Final = {
     "disk-full": _known(ERROR, "site reason", "Something could not be stored; it is tried again until there is room."),
     "unconnected": _known(DEBUG, "site reason", "The service has ended while the broker was away."),
     "connection-bug": _known(ERROR, "site address exception", "A connection failed as none should; report it."),
+    "metrics": _known(INFO, "address", "Prometheus may ask from now on."),
+    "metrics-silent": _known(WARNING, "reason", "It cannot, or gets no answer; all else goes on."),
     "crashed": _known(CRITICAL, "site thread exception", "A mistake of fedqueue's own; report it."),
     "message": _known(INFO, "site text exception", "A library's own words, at the level that it gave them."),
     # of the aggregator

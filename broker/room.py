@@ -1,7 +1,9 @@
 """Room on the disk: how much a folder takes, and what is said when there is none left."""
 
+import math
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 from broker.progress import readable_bytes
 
 SHORT_BYTES: Final = 32 << 20  # what one commit may need
+WALK_S: Final = 30.0
 
 
 def full_disk(path: Path) -> str | None:
@@ -40,6 +43,25 @@ def used_bytes(folder: Path) -> int:
 def free_bytes(path: Path) -> int:
     """What is free on the disk of `path`."""
     return shutil.disk_usage(_existing(path)).free
+
+
+class DiskUse:
+    """What a folder takes and what is free, for who asks often: its files are gone through every WALK_S at most."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float]) -> None:
+        self._folder, self._clock = folder, clock
+        self._used_bytes, self._walked_at = 0, -math.inf
+
+    def used_bytes(self) -> int:
+        """As of the last walk."""
+        now = self._clock()
+        if now - self._walked_at >= WALK_S:
+            self._used_bytes, self._walked_at = used_bytes(self._folder), now
+        return self._used_bytes
+
+    def free_bytes(self) -> int:
+        """As of now."""
+        return free_bytes(self._folder)
 
 
 def _mount(path: Path) -> Path:

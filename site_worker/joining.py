@@ -39,6 +39,9 @@ max_steps = 100000
 max_batch_size = 65536
 max_learning_rate = 10.0
 
+# [metrics]            # for Prometheus: docs/operations.md
+# port = 9749          # 0: off; address = "127.0.0.1"
+
 [tls]                  # for an amqps:// address
 {tls}
 [options]              # given to the task's function

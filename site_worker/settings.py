@@ -22,6 +22,7 @@ from msgspec import Meta
 from broker.codecs import require_choice
 from broker.errors import UsageError
 from broker.letters import INITIAL_MODEL, Joined
+from broker.measures import Metrics
 from broker.serving import Tls
 from broker.settings import load_settings
 from broker.topology import checked_name
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     windows: tuple[str, ...] = ()
     max_updates_per_day: Annotated[int, Meta(ge=0)] = 0
     bounds: Bounds = Bounds()
+    metrics: Metrics = Metrics()
     tls: Tls = Tls()
     options: dict[str, Any] = {}
 

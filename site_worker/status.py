@@ -12,6 +12,7 @@ from site_worker.outbox_tables import PARAMETERS
 from site_worker.settings import Folder
 
 FIRST: Final = "waiting for the first announcement"  # how details read that tell no trouble
+COUNTS: Final = "SELECT state, count(*) FROM updates GROUP BY state"
 WAITING: Final = "waiting: "  # how those begin that tell of the broker
 
 
@@ -54,13 +55,16 @@ class Status:
     refusal: str | None = None
 
 
-def read_status(folder: Folder) -> Status:
-    """The status of the worker in `folder`, running or not."""
+def read_status(folder: Folder, *, counted: bool = True) -> Status:
+    """The status of the worker in `folder`, running or not.
+
+    Not `counted`, for who looks often, what is counted over the whole outbox or folder is 0: updates, `used_bytes`.
+    """
     running = running_process(folder.path) is not None
     database = open_readonly(folder.outbox_file)
     try:
         activity = database.execute("SELECT * FROM activity").fetchone()
-        counts = dict(database.execute("SELECT state, count(*) FROM updates GROUP BY state").fetchall())
+        counts = dict(database.execute(COUNTS).fetchall()) if counted else {}
         newest, refusal = _newest(database), _refusal(database)
         denied = database.execute("SELECT value FROM facts WHERE name = 'denied'").fetchone()
     finally:
@@ -76,7 +80,7 @@ def read_status(folder: Folder) -> Status:
         waiting=counts.get("waiting", 0),
         accepted=counts.get("accepted", 0),
         refused=counts.get("refused", 0),
-        used_bytes=used_bytes(folder.path),
+        used_bytes=used_bytes(folder.path) if counted else 0,
         free_bytes=free_bytes(folder.path),
         disk_full=full_disk(folder.path),
         newest=newest,

@@ -14,6 +14,7 @@ from typing import Final
 from broker.errors import FedqueueError
 from broker.events import event, speaking_for
 from broker.serving import link_maker
+from site_worker.gauges import metrics_of
 from site_worker.settings import Folder
 from site_worker.worker import work
 
@@ -24,6 +25,11 @@ LOOK_S: Final = 0.2
 
 def work_together(folders: Sequence[Path], stopping: threading.Event) -> None:
     """Run the workers of `folders` until `stopping` or until all have ended; then the first site's error is raised."""
+    with metrics_of(folders):
+        _work_all(folders, stopping)
+
+
+def _work_all(folders: Sequence[Path], stopping: threading.Event) -> None:
     if len(folders) == 1:
         _work_alone(Folder(folders[0]), stopping, threading.Semaphore())
         return

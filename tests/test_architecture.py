@@ -20,7 +20,10 @@ MAY_IMPORT = {
     "deploy": {"deploy", "broker", "aggregator", "site_worker"},
     "tests": {"tests", "deploy", "broker", "aggregator", "site_worker"},
 }
-HOMES = {"pika": "broker", "msgpack": "broker", "tenacity": "broker", "torch": "site_worker", "pyarrow": "site_worker"}
+HOMES = {
+    "pika": "broker", "msgpack": "broker", "tenacity": "broker", "prometheus_client": "broker",
+    "torch": "site_worker", "pyarrow": "site_worker",
+}  # fmt: skip
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NEVER_CALLED = {"eval", "exec", "__import__"}
 NEVER_LOADED = {"torch.load", "torch.jit.load", "torch.hub.load"}
@@ -91,6 +94,7 @@ def test_all_packages_are_seen() -> None:
         ("aggregator", "import pika"),
         ("site_worker", "from msgpack import packb"),
         ("deploy", "import tenacity"),
+        ("aggregator", "import prometheus_client"),
         ("aggregator", "import torch.nn"),
         ("broker", "if True:\n    import torch"),
         ("deploy", "def late() -> None:\n    import torch"),

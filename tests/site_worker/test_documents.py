@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from aggregator.settings import Plan as Asked
+from broker.measures import Metrics
 from site_worker.joining import create
 from site_worker.settings import Bounds, Folder, Settings
 from site_worker.tasks.task import Task, load_task
@@ -77,9 +78,10 @@ def test_the_file_that_init_writes_is_valid_and_says_the_defaults(tmp_path: Path
     assert {field.name for field in msgspec.structs.fields(Settings)} - {"tls"} <= set(re.findall(r"\w+", text))
 
 
-@pytest.mark.parametrize("kind", [Settings, Bounds, Asked])
+@pytest.mark.parametrize("kind", [Settings, Bounds, Asked, Metrics])
 def test_every_setting_is_in_the_table_with_its_default(kind: type[msgspec.Struct]) -> None:
-    rows = dict(re.findall(r"^\| `(\w+)`.*? \| ([^|]*?) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE))
+    settings = (ROOT / "docs/operations.md").read_text().split("\n## Settings\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)`.*? \| ([^|]*?) \|", settings, re.MULTILINE))
     told = {
         field.name: rows.get(field.name)
         for field in msgspec.structs.fields(kind)
