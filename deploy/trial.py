@@ -40,24 +40,25 @@ class Accounts:
     """Makes the accounts of `federation` on a broker; what it returns are their addresses, with new passwords."""
 
     def __init__(self, management: Management, *, host: str, federation: str, sites: Sequence[str]) -> None:
-        self._management, self._host, self._federation = management, host, federation
+        self.federation = federation
+        self._management, self._host = management, host
         self._rights = accounts(federation, sites)
 
     def make(self, name: str) -> str:
         """Make the account of a site or of the aggregator, or give it a new password."""
-        account, password = account_of(self._federation, name), secrets.token_urlsafe(18)
+        account, password = account_of(self.federation, name), secrets.token_urlsafe(18)
         self._management.put_user(account, password)
         self._management.set_rights("/", account, self._rights[account])
         return f"amqp://{quote(account, safe='')}:{password}@{self._host}/%2F"
 
 
-def found(folder: AggregatorFolder, letters: Path, sites: Sequence[str], made: Accounts, *, federation: str) -> None:
+def found(folder: AggregatorFolder, letters: Path, sites: Sequence[str], made: Accounts) -> None:
     """Found the federation once every site's request is there; then lay a join file beside each request without one."""
     if not folder.settings_file.exists():
         requests = [_awaited(letters / site / f"{site}.request.toml") for site in sites]
         write_secret(folder.url_file, made.make(AGGREGATOR))
         model = letters / sites[0] / INITIAL_MODEL
-        create(folder, Founding(federation, model, [Request.read(path) for path in requests]), node=None)
+        create(folder, Founding(made.federation, model, [Request.read(path) for path in requests]), node=None)
     for site in unanswered(letters, sites):
         joined = Joined.read(folder.join_file(site))
         answer = msgspec.structs.replace(joined, broker_url=made.make(site)).to_toml()
@@ -144,7 +145,7 @@ def aggregator(folder: Path, *, letters: Path, host: str, password_file: Path, s
         management = Management(f"http://{host}:15672", ADMIN, _awaited(password_file).read_text().strip())
         made = Accounts(management, host=host, federation="trial", sites=sites)
         _until_there(management)
-        found(place, letters, sites, made, federation="trial")
+        found(place, letters, sites, made)
     _become("aggregator", "run", "-v", str(folder))
 
 

@@ -8,6 +8,9 @@ if [ ! -s /admin/password ]; then
     head -c 24 /dev/urandom | base64 | tr '+/' '-_' > /admin/password.new
     mv /admin/password.new /admin/password
 fi
+for more in /etc/rabbitmq/conf.d/*.conf; do
+    [ ! -e "$more" ] || cp "$more" /tmp/rabbitmq/
+done
 printf 'default_user = admin\ndefault_pass = %s\n' "$(cat /admin/password)" > /tmp/rabbitmq/administrator.conf
 # Not /usr/sbin/rabbitmq-server: that one writes a log of its own beside what goes to the container's.
 exec /usr/lib/rabbitmq/bin/rabbitmq-server
