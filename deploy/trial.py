@@ -56,6 +56,7 @@ def found(folder: AggregatorFolder, letters: Path, sites: Sequence[str], made: A
     """Found the federation once every site's request is there; then lay a join file beside each request without one."""
     if not folder.settings_file.exists():
         requests = [_awaited(letters / site / f"{site}.request.toml") for site in sites]
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_secret(folder.url_file, made.make(AGGREGATOR))
         model = letters / sites[0] / INITIAL_MODEL
         create(folder, Founding(made.federation, model, [Request.read(path) for path in requests]), node=None)
@@ -72,23 +73,19 @@ def unanswered(letters: Path, sites: Sequence[str]) -> list[str]:
     return [site for site in asked if not (folders[site] / f"{site}.join.toml").exists()]
 
 
-def enrol(folder: Path, letters: Path, site: str, *, number: int) -> None:
-    """Make the folder of a site with rows of its own, lay its request before the aggregator, and join."""
+def ask(folder: Path, letters: Path, site: str, *, number: int) -> None:
+    """Make the folder of a site with rows of its own, and lay its request before the aggregator."""
     from site_worker.joining import create as create_site  # noqa: PLC0415 - the aggregator's image has no torch
-    from site_worker.joining import join  # noqa: PLC0415
     from site_worker.request import write_request  # noqa: PLC0415
     from site_worker.settings import Folder  # noqa: PLC0415
 
     place, own = Folder(folder), letters / site
-    if place.join_file.exists():
-        return
     if not place.settings_file.exists():
         create_site(place, site=site, task=TASK, options={"site": number, "rows": 4000}, step_delay_s=0.02)
     write_request(place)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     for sent in (place.model_file, place.request_file(site)):  # the request last: who sees it finds the model
         write_file(own / sent.name, sent.read_bytes())
-    join(place, _awaited(own / f"{site}.join.toml"))
 
 
 def _awaited(path: Path) -> Path:
@@ -122,8 +119,14 @@ def site(folder: Path, *, letters: Path, site: str, number: int) -> None:
     Example:
       python -m deploy.trial site /data --letters /letters --site A
     """
-    if not (folder / "site.toml").exists() or (letters / site).exists():
-        enrol(folder, letters, site, number=number)
+    from site_worker.joining import join  # noqa: PLC0415
+    from site_worker.settings import Folder  # noqa: PLC0415
+
+    place = Folder(folder)
+    set_up_by_people = place.settings_file.exists() and not (letters / site).exists()
+    if not place.join_file.exists() and not set_up_by_people:
+        ask(folder, letters, site, number=number)
+        join(place, _awaited(letters / site / f"{site}.join.toml"))
     _become("site", "run", "-v", str(folder))
 
 
