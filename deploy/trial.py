@@ -22,14 +22,14 @@ import msgspec
 
 from aggregator.enrolment import Founding, create
 from aggregator.settings import Folder as AggregatorFolder
-from broker.accounts import Management
+from broker.accounts import Management, with_login
 from broker.commands import run_cli
 from broker.errors import LinkError
 from broker.files import write_file
 from broker.letters import INITIAL_MODEL, Joined, Request
 from broker.rights import AGGREGATOR, accounts
 from broker.settings import write_secret
-from broker.topology import account_of
+from broker.topology import NO_RIGHTS, account_of, watcher_of
 
 ADMIN: Final = "admin"
 TASK: Final = "site_worker.tasks.synthetic:tiny"
@@ -51,6 +51,13 @@ class Accounts:
         self._management.set_rights("/", account, self._rights[account])
         return f"amqp://{quote(account, safe='')}:{password}@{self._host}/%2F"
 
+    def make_watcher(self) -> str:
+        """Make the account with which the aggregator looks at the console."""
+        account, password = watcher_of(self.federation), secrets.token_urlsafe(18)
+        self._management.put_user(account, password, tags="monitoring")
+        self._management.set_rights("/", account, NO_RIGHTS)
+        return with_login(self._management.url, account, password)
+
 
 def found(folder: AggregatorFolder, letters: Path, sites: Sequence[str], made: Accounts) -> None:
     """Found the federation once every site's request is there; then lay a join file beside each request without one."""
@@ -58,6 +65,7 @@ def found(folder: AggregatorFolder, letters: Path, sites: Sequence[str], made: A
         requests = [_awaited(letters / site / f"{site}.request.toml") for site in sites]
         folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_secret(folder.url_file, made.make(AGGREGATOR))
+        write_secret(folder.console_file, made.make_watcher())
         model = letters / sites[0] / INITIAL_MODEL
         create(folder, Founding(made.federation, model, [Request.read(path) for path in requests]), node=None)
     for site in unanswered(letters, sites):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.console import Watcher, management_at
 from aggregator.settings import Folder as AggregatorFolder
 from broker.accounts import Management
 from broker.checks import log_in
@@ -43,6 +44,8 @@ def test_it_sets_itself_up_and_is_left_alone_afterwards(tmp_path: Path, made: Ac
     before = [url.read_text() for url in urls]
     assert all(may_log_in(url) for url in urls)
     assert [url.stat().st_mode & 0o777 for url in urls] == [0o600, 0o600, 0o600]
+    found_by_watcher = Watcher(management_at((tmp_path / "agg" / "console.url").read_text()), made.federation, "/")
+    assert set(found_by_watcher.look(1.0).waiting) == set(SITES)
     set_up(tmp_path, made)
     assert [url.read_text() for url in urls] == before
 
