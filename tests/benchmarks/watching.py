@@ -1,6 +1,6 @@
 """What watching costs: `python -m tests.benchmarks.watching --sites 100 --updates 200000 --json FILE`.
 
-Two parts. A journal of many sites and updates is read as `fedqueue status` reads it and as a scrape of the metrics does,
+Two parts. A journal of many sites and updates is read as `fedqueue status` reads it and as a scrape of metrics does,
 reckoned in processor time, which other programs on the machine do not change. And a real aggregator with so many
 enrolled sites, none of which is there, watches a real broker: processor time of both over a while, with and without
 being scraped every 15 s, and how many requests to the broker that makes.
