@@ -6,7 +6,7 @@ SCHEDULES ?= 1000
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: help demo test faults check setup rabbitmq browser clean
+.PHONY: help demo test faults check setup rabbitmq browser prometheus clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ rabbitmq: setup  ## Get RabbitMQ, if there is none
 browser: setup  ## Get Chromium for the tests, if there is none and we are root
 	@$(BIN)/python -m tests.browser
 
+prometheus: setup  ## Get Prometheus for the tests, if there is none
+	@$(BIN)/python -m tests.prometheus
+
 demo: rabbitmq  ## Four real clinics, one model, in a minute
 	$(BIN)/fedqueue demo $(ARGS)
 
@@ -38,7 +41,7 @@ check: setup  ## Lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: rabbitmq browser check  ## Lint, types and all tests
+test: rabbitmq browser prometheus check  ## Lint, types and all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: setup  ## Random faults in SCHEDULES=1000 federations from SEED=0 in JOBS=2 processes; MUTANT=name of a broken design
