@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 
 import pytest
 import yaml
@@ -123,14 +124,22 @@ class Prometheus:
             return [Sample({}, float(found["result"][1]))]
         return [Sample(one["metric"], float(one["value"][1])) for one in found["result"]]
 
+    def metric_names(self) -> set[str]:
+        """Of all that any target has ever given."""
+        return set(self._asked("label/__name__/values"))
+
     def health(self) -> dict[str, str]:
         """Of each target whether it is "up" or "down", or "unknown" before it was asked."""
         return {one["scrapeUrl"]: one["health"] for one in self._asked("targets")["activeTargets"]}
 
     def _asked(self, what: str, **parameters: str) -> Any:
         address = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            return json.load(answer)["data"]
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except HTTPError as error:
+            with error:
+                pytest.fail(f"Prometheus refuses {what} {parameters}: {error.read().decode()}")
 
     def until(self, what: str, done: Callable[[], bool], within_s: float) -> float:
         """Wait until `done()`; after how many seconds. Fails the test with `what`, and what fires instead."""
