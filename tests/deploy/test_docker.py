@@ -37,15 +37,10 @@ def wrong_ports(name: str, service: dict[str, Any]) -> list[str]:
 
 
 def missing_mounts(service: dict[str, Any]) -> list[Path]:
-    """Files of this repository that a service mounts and that are not there; volumes and ${...} are not ours.
-
-    deploy/prometheus and deploy/grafana come with another piece of work; once there, they are held to it.
-    """
+    """Files of this repository that a service mounts and that are not there; volumes and ${...} are not ours."""
     sources = [one.split(":")[0] for one in service.get("volumes", [])]
     ours = [(DOCKER / one).resolve() for one in sources if one.startswith(".")]
-    later = [ROOT / "deploy" / name for name in ("prometheus", "grafana")]
-    absent = [folder for folder in later if not folder.exists()]
-    return [path for path in ours if not path.exists() and not any(path.is_relative_to(folder) for folder in absent)]
+    return [path for path in ours if not path.exists()]
 
 
 def test_all_files_are_seen() -> None:
@@ -137,5 +132,19 @@ def test_prometheus_asks_each_service_at_the_port_it_is_given() -> None:
         for name, service in services("compose.yaml").items()
         if "environment" in service
     }
-    assert {job["job_name"] for job in jobs} == {"fedqueue-aggregator", "fedqueue-site", "rabbitmq"}
     assert asked == given | {"broker:15692"}
+
+
+def test_prometheus_asks_among_containers_the_jobs_that_alerts_and_dashboard_know() -> None:
+    def jobs(file: str) -> dict[str, Any]:
+        asked = yaml.safe_load((ROOT / "deploy" / file / "prometheus.yml").read_text())["scrape_configs"]
+        return {one["job_name"]: (one.get("metrics_path"), one.get("params")) for one in asked}
+
+    assert jobs("docker") == jobs("prometheus")
+
+
+def test_grafana_has_its_source_under_the_name_that_the_dashboard_uses() -> None:
+    (source,) = yaml.safe_load((DOCKER / "grafana-datasource.yaml").read_text())["datasources"]
+    provisioned = ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yaml"
+    (elsewhere,) = yaml.safe_load(provisioned.read_text())["datasources"]
+    assert {**source, "url": elsewhere["url"]} == elsewhere
