@@ -19,7 +19,7 @@ import msgspec
 from aggregator.journal import Journal
 from aggregator.opening import initialise, rule_text
 from aggregator.settings import Folder, Settings
-from broker.accounts import Management
+from broker.accounts import Management, with_login
 from broker.errors import LinkError, UsageError
 from broker.files import whole_or_nothing, write_file
 from broker.identity import PrivateKey
@@ -247,7 +247,7 @@ def _watcher_on(node: Node, federation: str) -> str:
     account, password, management = watcher_of(federation), secrets.token_urlsafe(18), _management(node)
     management.put_user(account, password, tags="monitoring")
     management.set_rights("/", account, NO_RIGHTS)
-    return node.console_url(account, password)
+    return with_login(node.management_url, account, password)
 
 
 def _management(node: Node) -> Management:

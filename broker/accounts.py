@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from broker.errors import LinkError, LinkRefused
 from broker.topology import Rights
@@ -130,6 +130,12 @@ class Management:
         if error.code == HTTPStatus.UNAUTHORIZED:
             return LinkRefused(f"The broker at {self.url} refuses user {self._user!r}: check name and password.")
         return LinkError(f"The broker at {self.url} refuses {what}: {_said(error)}.")
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The API's address with a login in it, as `console.url` has it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{_quoted(user)}:{_quoted(password)}@{parts.netloc}"
 
 
 def _quoted(name: str) -> str:

@@ -121,10 +121,6 @@ class Node:
         login = f"{quote(user or self.user, safe='')}:{quote(password or self.password, safe='')}"
         return f"amqp://{login}@{HOST}:{self.amqp_port}/{quote(vhost, safe='')}"
 
-    def console_url(self, user: str, password: str) -> str:
-        """Address of the management API with a login in it."""
-        return f"http://{quote(user, safe='')}:{quote(password, safe='')}@{HOST}:{self.management_port}"
-
     @property
     def pid(self) -> int | None:
         """Process id of the VM, None if it does not run."""

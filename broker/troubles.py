@@ -112,7 +112,10 @@ CAUSES: Final = {
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that is wrong now. `site` is "" where it is the federation's; `since` in unix seconds, if known."""
+    """Something that is wrong now. `site` is "" where it is the federation's; `since` in unix seconds, if known.
+
+    `detail` may hold what a site wrote: on a terminal nothing of it acts.
+    """
 
     cause: Cause
     site: str = ""
@@ -123,7 +126,8 @@ class Trouble:
         """For a terminal: what, since when and why; then what to do."""
         where = f" {self.site}" if self.site else ""
         lasted = "" if self.since is None else f", for {readable_s(max(0.0, now - self.since))}"
-        why = f" ({self.detail.rstrip('.')})" if self.detail else ""
+        detail = "".join(sign if sign.isprintable() else "?" for sign in self.detail).rstrip(".")
+        why = f" ({detail})" if detail else ""
         mark = "ACT " if self.cause.act else "know"
         return [f"{mark}  {self.cause.name}{where}{lasted}: {self.cause.means}{why}", f"      do: {self.cause.remedy}"]
 

@@ -23,6 +23,7 @@ NEWS: Final = 5  # more sites than that whose state has changed at once are told
 STATES: Final[dict[SiteState, str]] = {
     "failed": "bold red",
     "away": "red",
+    "resting": "cyan",
     "behind": "yellow",
     "training": "green",
     "idle": "blue",

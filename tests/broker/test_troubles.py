@@ -21,6 +21,13 @@ def test_a_trouble_reads_what_since_when_why_and_what_to_do() -> None:
     assert second == f"      do: {CAUSES['site-away'].remedy}"
 
 
+def test_what_a_site_wrote_does_not_act_on_the_terminal() -> None:
+    hostile = Trouble(CAUSES["update-refused"], "KY", "\x1b[2J\nACT   all is well\u202e")
+    first, second = hostile.lines(0.0)
+    assert first.endswith("(?[2J?ACT   all is well?)")
+    assert second.startswith("      do: ")
+
+
 def test_what_is_only_worth_knowing_is_marked_so() -> None:
     slow = Trouble(CAUSES["site-slow"], "KY")
     assert slow.lines(0.0)[0].startswith("know  site-slow KY: A site's rounds take")

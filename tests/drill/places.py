@@ -5,7 +5,9 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from broker.troubles import CAUSES
 from tests.drill.hospitals import Hospitals
+from tests.prometheus import Prometheus
 
 Named = set[tuple[str, str]]
 SERIES: Final = re.compile(r"^fedqueue_trouble\{(?P<labels>[^}]*)\} 1(\.0)?$", re.MULTILINE)
@@ -15,8 +17,8 @@ LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 class Places:
     """`code` is the exit code of the command that was asked last: it says whether somebody has to act."""
 
-    def __init__(self, hospitals: Hospitals) -> None:
-        self._hospitals = hospitals
+    def __init__(self, hospitals: Hospitals, prometheus: Prometheus) -> None:
+        self._hospitals, self._prometheus = hospitals, prometheus
         self.code = 0
 
     def status(self) -> Named:
@@ -43,6 +45,18 @@ class Places:
         found = [dict(LABEL.findall(match["labels"])) for match in SERIES.finditer(text)]
         return {(one["cause"], one["site"]) for one in found}
 
+    def alert(self) -> Named:
+        """What fires in Prometheus, which must tell the remedy in the words of the runbook."""
+        firing = self._prometheus.firing()
+        for one in firing:
+            assert one.annotations["remedy"] == CAUSES[cause_of(one.name)].remedy
+        return {(cause_of(one.name), one.site) for one in firing}
+
+
+def cause_of(alert: str) -> str:
+    """Of FedqueueSiteAway it is site-away."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", alert.removeprefix("Fedqueue")).lower()
+
 
 def _named(troubles: Iterable[Any]) -> Named:
     return {(one["cause"], one["site"]) for one in troubles}
@@ -50,4 +64,4 @@ def _named(troubles: Iterable[Any]) -> Named:
 
 def looks(places: Places) -> dict[str, Callable[[], Named]]:
     """Each place by its name."""
-    return {"status": places.status, "broker queues": places.queues, "metric": places.metric}
+    return {"status": places.status, "broker queues": places.queues, "metric": places.metric, "alert": places.alert}
