@@ -169,3 +169,9 @@ def test_a_status_that_is_not_counted_has_the_same_troubles(two: Bench) -> None:
     assert (whole.accepted, whole.refused, whole.disk.payload_bytes) == (2, 1, 2 * BYTES)
     assert [(one.accepted, one.bytes, one.refused) for one in whole.sites] == [(2, 2 * BYTES, 1), (0, 0, 0)]
     assert [one.refusal for one in light.sites] == [one.refusal for one in whole.sites]
+    two.journal.begin()
+    two.journal.remove("A")
+    two.journal.commit()
+    whole, light = read_status(two.place), read_status(two.place, counted=False)
+    assert [(one.site, one.state) for one in whole.sites] == [("A", "removed"), ("B", "away")]
+    assert [one.site for one in light.sites] == ["B"]

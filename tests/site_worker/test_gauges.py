@@ -10,8 +10,10 @@ from broker.folderlock import sole_process
 from broker.processes import wait_until
 from broker.room import free_bytes
 from site_worker.gauges import MEASURES, Gauges, metrics_of
+from site_worker.health import troubles
 from site_worker.outbox import Outbox, Settled
 from site_worker.settings import Folder
+from site_worker.status import read_status
 from tests.ports import free_port
 from tests.site_worker.bench import made
 from tests.site_worker.drafts import drafted
@@ -94,6 +96,15 @@ def test_what_is_settled_is_counted_only_once(tmp_path: Path) -> None:
     outbox._database.execute("DELETE FROM updates WHERE sequence < 3")  # as nobody does; it shows what is read
     assert counts(read(gauges)) == (1, 2, 0)
     outbox.close()
+
+
+def test_a_status_that_is_not_counted_has_the_same_troubles(tmp_path: Path) -> None:
+    outbox = site(tmp_path, "A", updates=2)
+    outbox.settle([Settled(2, "refused", "too large")], at=9.0)
+    outbox.close()
+    whole, light = (read_status(Folder(tmp_path / "A"), counted=one) for one in (True, False))
+    assert troubles(light) == troubles(whole) != []
+    assert (whole.waiting, whole.refused, light.waiting, light.refused, light.used_bytes) == (1, 1, 0, 0, 0)
 
 
 def test_every_measure_is_in_the_table(tmp_path: Path) -> None:
