@@ -49,7 +49,7 @@ def test_who_reads_receipts_alone_rests() -> None:
     made = attendance()
     assert resting(made.seen({ROUNDS: NOBODY, RECEIPTS: HERE}, 1.0)) == [["A"]]
     assert resting(made.seen({ROUNDS: NOBODY, RECEIPTS: HERE}, 6.0)) == []
-    assert resting(made.seen({ROUNDS: HERE}, 11.0)) == [[]]
+    assert resting(made.seen({ROUNDS: HERE, RECEIPTS: HERE}, 11.0)) == [[]]
 
 
 def test_receipts_are_asked_for_of_those_alone_that_are_not_here() -> None:

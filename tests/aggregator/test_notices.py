@@ -1,11 +1,14 @@
 """Lines for people at the console: each change once, never a flood, and the newest tells how things stand."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from aggregator.console import Console
 from aggregator.effects import Refuse
 from aggregator.notices import AT_ONCE, Notices
 from broker.drive import Publish
+from tests.aggregator.bench import bench, floats, published
 
 
 def refusal(reason: str = "the delta's norm", at: float = 1.0) -> Refuse:
@@ -55,3 +58,26 @@ def test_junk_does_not_queue_up_and_goes_on_once_there_is_room() -> None:
     notices.left(sent[0].message.token)
     assert len(notices.refused(refusal())) == 1
     assert notices.refused(refusal()) == []
+
+
+def test_who_is_troubled_is_known_again_after_a_restart(tmp_path: Path) -> None:
+    made = bench(tmp_path, model=floats(0, 0))
+    made.start()
+    a, b = made.sites["A"], made.sites["B"]
+    made.feed(a.update(1, floats(1, 1), task="another"))
+    made.feed(b.update(1, floats(1, 1), task="another"))
+    assert made.journal.troubled() == ["A", "B"]
+    made.now += 1.0
+    made.feed(a.update(2, floats(1, 1)))
+    assert made.journal.troubled() == ["B"]
+    made.close()
+
+
+def test_a_console_that_falls_silent_accepts_nobodys_login_again(tmp_path: Path) -> None:
+    made = bench(tmp_path, model=floats(0, 0))
+    made.start()
+    account = {"fed.A": 1.0}
+    assert len(published(made.feed(Console(1.0, refused=account)))) == 1
+    assert published(made.feed(Console(2.0, error="It does not answer."))) == []
+    assert published(made.feed(Console(3.0, refused=account))) == []
+    made.close()
