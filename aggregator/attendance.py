@@ -100,15 +100,15 @@ class Attendance:
         known, present, effects = self.present, set[str](), Effects()
         for site in self.sites:
             state = queues.get(SiteNames(self._federation, site).rounds)
+            here = state is not None and state.consumers > 0  # nobody can read a queue that is gone
+            ready = 0 if state is None else state.ready
             if state is None:
                 self.repair(now)
-                continue
-            here = state.consumers > 0
             present |= {site} if here else set()
             changed = known is None or here != (site in known)
-            if changed or self._ready.get(site) != state.ready:
-                self._ready[site] = state.ready
-                effects.append(NotePresence(site, here, state.ready, now, changed))
+            if changed or self._ready.get(site) != ready:
+                self._ready[site] = ready
+                effects.append(NotePresence(site, here, ready, now, changed))
         self.present = present
         return effects + self._note_resting(queues)
 

@@ -61,7 +61,7 @@ class Watcher:
     def __init__(self, management: Management, federation: str, vhost: str) -> None:
         self._management, self._vhost = management, vhost
         self._prefix = f"fq.{federation}."
-        self._attempts: dict[str, Attempts] | None = None
+        self._attempts: dict[str, Attempts] = {}
         self._refused: dict[str, float] = {}
 
     def look(self, now: float) -> Console:
@@ -79,14 +79,13 @@ class Watcher:
         return Console(now, alarms=alarms, refused=dict(self._refused), waiting=by_site)
 
     def _learn(self, attempts: dict[str, Attempts], now: float) -> None:
-        """Of what was counted before the first look, only an account that never got in is known to be refused."""
-        before, first = self._attempts or {}, self._attempts is None
-        self._attempts = attempts
+        """Since the last look a success outweighs failures; of what was before the first, nobody knows the order."""
+        before, self._attempts = self._attempts, attempts
         for account, counts in attempts.items():
             known = before.get(account, Attempts(0, 0))
             if counts.succeeded > known.succeeded:
                 self._refused.pop(account, None)
-            elif counts.failed > known.failed and not (first and counts.succeeded):
+            elif counts.failed > known.failed:
                 self._refused.setdefault(account, now)
 
 

@@ -30,7 +30,7 @@ from broker.rights import AGGREGATOR
 from broker.serving import Tls, address_at, declare_topology, read_url
 from broker.settings import parse_settings, to_toml, write_secret
 from broker.topology import (
-    NO_RIGHTS,
+    WATCHER_RIGHTS,
     Rights,
     SiteNames,
     Topology,
@@ -245,8 +245,8 @@ def _account_on(node: Node, account: str, rights: Rights) -> str:
 def _watcher_on(node: Node, federation: str) -> str:
     """Make an account that may look at a private node's console and do nothing; its address."""
     account, password, management = watcher_of(federation), secrets.token_urlsafe(18), _management(node)
-    management.put_user(account, password, tags="monitoring")
-    management.set_rights("/", account, NO_RIGHTS)
+    management.put_user(account, password, tags=WATCHER_RIGHTS.tags)
+    management.set_rights("/", account, WATCHER_RIGHTS)
     return with_login(node.management_url, account, password)
 
 

@@ -47,17 +47,20 @@ def _head(found: Status, now: float) -> list[str]:
 
 def _table(found: Status) -> list[str]:
     names = f"{'site':<16}{'state':<10}{'from':>6}{'stale':>7}{'accepted':>10}{'refused':>9}"
-    return [f"{names}  {_HOW}{'last hello':<22}{'bytes':<10}measures", *map(_row, found.sites)]
+    head = f"{names}  {_HOW}{'last hello':<22}{'bytes':<10}{'waiting':<10}measures"
+    waiting = found.console.waiting if found.console is not None and not found.console.error else {}
+    return [head, *(_row(site, waiting.get(site.site)) for site in found.sites)]
 
 
-def _row(site: SiteStatus) -> str:
+def _row(site: SiteStatus, waiting: int | None) -> str:
+    """`waiting` is how many bytes of it the aggregator has not settled, if the broker's console has told."""
     base = "-" if site.base is None else str(site.base)
     stale = "-" if site.staleness is None else str(site.staleness)
     seen = "never" if site.last_seen is None else when(site.last_seen)
     counts = f"{base:>6}{stale:>7}{site.accepted:>10}{site.refused:>9}"
     measures = " ".join(f"{name}={value:.4g}" for name, value in (site.metrics or {}).items())
-    row = f"{site.site:<16}{site.state:<10}{counts}  {_how(site)}{seen:<22}{readable_bytes(site.bytes):<10}{measures}"
-    return row.rstrip()
+    sizes = f"{readable_bytes(site.bytes):<10}{'-' if waiting is None else readable_bytes(waiting):<10}"
+    return f"{site.site:<16}{site.state:<10}{counts}  {_how(site)}{seen:<22}{sizes}{measures}".rstrip()
 
 
 def _disk_text(disk: Disk) -> str:

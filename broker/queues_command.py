@@ -154,7 +154,8 @@ def _json_of(view: View) -> dict[str, Any]:
 def _text_of(view: View, records: Sequence[Mapping[str, Any]]) -> list[str]:
     found = view.found
     served = "the aggregator reads what sites send" if found.served else "no aggregator reads what sites send"
-    rows = [f"federation {found.federation}: {len(found.sites)} hospitals, {served}"]
+    many = f"{len(found.sites)} hospital{'' if len(found.sites) == 1 else 's'}"
+    rows = [f"federation {found.federation}: {many}, {served}"]
     rows += [f"{site.site:<16}{site.doing:<38}waiting for the aggregator: {site.waiting}" for site in found.sites]
     return [*rows, *_limits(found.federation, records)]
 

@@ -9,15 +9,23 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from broker.topology import Rights, account_of, aggregator_rights, checked_name, site_rights
+from broker.topology import (
+    WATCHER_RIGHTS,
+    Rights,
+    account_of,
+    aggregator_rights,
+    checked_name,
+    site_rights,
+    watcher_of,
+)
 
 AGGREGATOR = "aggregator"
 
 
 def accounts(federation: str, sites: Iterable[str]) -> dict[str, Rights]:
-    """The aggregator's account and those of `sites`, with their rights; UsageError for a name that cannot be used."""
+    """The aggregator's two accounts and those of `sites`; UsageError for a name that cannot be used."""
     checked_name(federation, "Federation")
-    own = {account_of(federation, AGGREGATOR): aggregator_rights(federation)}
+    own = {account_of(federation, AGGREGATOR): aggregator_rights(federation), watcher_of(federation): WATCHER_RIGHTS}
     return own | {account_of(federation, checked_name(one, "Site")): site_rights(federation, one) for one in sites}
 
 
@@ -27,6 +35,8 @@ def rabbitmqctl(rights: dict[str, Rights], *, vhost: str) -> list[str]:
     for account, one in rights.items():
         lines.append(_line("add_user", account))
         lines.append(_line("set_permissions", "-p", vhost, account, one.configure, one.write, one.read))
+        if one.tags:
+            lines.append(_line("set_user_tags", account, one.tags))
         for exchange, write, read in one.topics:
             lines.append(_line("set_topic_permissions", "-p", vhost, account, exchange, write, read))
     return lines

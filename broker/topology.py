@@ -194,12 +194,16 @@ def federation_topology(federation: str, *, max_models_bytes: int = 4096 * MIB) 
 
 @dataclass(frozen=True)
 class Rights:
-    """A broker account's permissions as regular expressions, and its topic permissions as (exchange, write, read)."""
+    """A broker account's permissions as regular expressions, and its topic permissions as (exchange, write, read).
+
+    `tags` open the console to it.
+    """
 
     configure: str
     write: str
     read: str
     topics: tuple[tuple[str, str, str], ...] = field(default=())
+    tags: str = ""
 
 
 def site_rights(federation: str, site: str) -> Rights:
@@ -220,7 +224,7 @@ def aggregator_rights(federation: str) -> Rights:
     return Rights(configure=own, write=f"^({prefix}\\..*|amq\\.default)$", read=own)
 
 
-NO_RIGHTS: Final = Rights(configure="^$", write="^$", read="^$")
+WATCHER_RIGHTS: Final = Rights(configure="^$", write="^$", read="^$", tags="monitoring")
 
 
 def watcher_of(federation: str) -> str:

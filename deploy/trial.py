@@ -29,7 +29,7 @@ from broker.files import write_file
 from broker.letters import INITIAL_MODEL, Joined, Request
 from broker.rights import AGGREGATOR, accounts
 from broker.settings import write_secret
-from broker.topology import NO_RIGHTS, account_of, watcher_of
+from broker.topology import WATCHER_RIGHTS, account_of, watcher_of
 
 ADMIN: Final = "admin"
 TASK: Final = "site_worker.tasks.synthetic:tiny"
@@ -54,8 +54,8 @@ class Accounts:
     def make_watcher(self) -> str:
         """Make the account with which the aggregator looks at the console."""
         account, password = watcher_of(self.federation), secrets.token_urlsafe(18)
-        self._management.put_user(account, password, tags="monitoring")
-        self._management.set_rights("/", account, NO_RIGHTS)
+        self._management.put_user(account, password, tags=WATCHER_RIGHTS.tags)
+        self._management.set_rights("/", account, WATCHER_RIGHTS)
         return with_login(self._management.url, account, password)
 
 

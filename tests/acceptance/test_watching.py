@@ -1,6 +1,8 @@
 """Watching that cannot watch: whatever is wrong with the console, it is one sentence, and the service goes on."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -8,8 +10,10 @@ from broker.accounts import with_login
 from broker.node import Node
 from broker.processes import Ports
 from broker.settings import write_secret
+from broker.topology import account_of
 from deploy.local import SitePlan
 from tests.acceptance.administrator import Administrator
+from tests.acceptance.commands import fedqueue
 from tests.acceptance.federation import Federation
 
 Address = Callable[[Node, Administrator], str]
@@ -65,3 +69,26 @@ def test_a_console_that_answers_is_asked_by_an_account_that_may_only_look(
     assert found is not None
     assert (found.error, found.alarms, set(found.waiting)) == (None, (), {"a"})
     assert not [account for account in found.refused if account.startswith(federation.name)]
+
+
+@pytest.mark.parametrize("who", ["aggregator", "a"])
+def test_whose_login_is_refused_ends_and_its_status_says_why_until_it_is_mended(
+    federation: Federation, node: Node, who: str
+) -> None:
+    federation.prepare(SitePlan("a", {"site": 1}, 0.01), versions=0, buffer_size=1)
+    place = federation.aggregator if who == "aggregator" else federation.site("a")
+    right = place.url_file.read_text()
+    account = account_of(federation.name, who)
+    write_secret(place.url_file, node.amqp_url(account, "wrong"))
+    federation.start()
+    assert federation.processes.pop(who).wait(60.0) == 3
+
+    def named() -> list[str]:
+        said = fedqueue("status", place.path, "--json").stdout
+        return [one["cause"] for one in json.loads(said)[0]["troubles"]]
+
+    assert named() == ["login-refused"]
+    write_secret(place.url_file, right.strip())
+    (federation.start_aggregator if who == "aggregator" else partial(federation.start_site, "a"))()
+    federation.reaches(1)
+    assert "login-refused" not in named()

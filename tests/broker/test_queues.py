@@ -74,6 +74,12 @@ WRONG: list[tuple[str, Mapping[str, Any], list[str], list[tuple[str, str]]]] = [
     ("login mended", {}, [line("login-refused")], []),
     ("was missing", {}, [line("queue-missing", "")], [("queue-missing", "")]),
     ("was missing long ago", {}, [line("queue-missing", "", ago_s=61)], []),
+    (
+        "a queue after a key",
+        {},
+        [line("wrong-key"), line("queue-missing", "A")],
+        [("queue-missing", "A"), ("wrong-key", "A")],
+    ),
     ("an older release's line", {}, ['{"site": "A", "reason": "x"}', "no JSON", "[1]"], []),
     ("a cause of a newer release", {}, [line("what-is-that")], []),
 ]
