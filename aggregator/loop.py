@@ -182,15 +182,16 @@ class AggregatorLoop:
         match event:
             case Returned(token):
                 return [*self._returned(token, now), *self._left(token)]
-            case Cancelled(queue):
-                return [*self._missing(queue, now), *self._publication.cancelled(queue)]
+            case Cancelled(queue, _, gone):
+                self._attendance.repair(now)
+                return [*(self._missing(queue, now) if gone else []), *self._publication.cancelled(queue)]
             case Declared(error):
                 consumers = self._attendance.declared(error, now)
                 again = self._publication.lost() if consumers and self._rounds.started else []
                 return [*consumers, *again, self._link_fact(now, repair=error)]
             case Inspected(queues):
-                gone = [self._missing(queue, now) for queue, state in queues.items() if state is None]
-                return [*chain(*gone), *self._attendance.seen(queues, now)]
+                missing = [self._missing(queue, now) for queue, state in queues.items() if state is None]
+                return [*chain(*missing), *self._attendance.seen(queues, now)]
         return []
 
     def _returned(self, token: Any, now: float) -> Effects:

@@ -93,10 +93,11 @@ class Consuming:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The broker ended, or would not start, the consumer of `queue` (it was deleted, say)."""
+    """The broker ended, or would not start, the consumer of `queue`; `gone` unless the queue is only not up yet."""
 
     queue: str
     reason: str
+    gone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,10 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """Answer to `inspect`: a state for each queue asked for, None where there is no such queue."""
+    """Answer to `inspect`: a state for each queue asked for, None where there is no such queue.
+
+    A queue whose node is not up yet, as when the broker has just been started, is left out.
+    """
 
     queues: dict[str, QueueState | None]
 

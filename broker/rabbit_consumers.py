@@ -13,7 +13,7 @@ from pika.exceptions import ChannelClosedByBroker
 from pika.spec import Basic, BasicProperties
 
 from broker.link import Cancelled, Consuming, Delivery, LinkEvent, Offset
-from broker.rabbit_faults import ACCESS_REFUSED, NOT_FOUND, said
+from broker.rabbit_faults import ACCESS_REFUSED, NOT_FOUND, not_up_yet, said
 from broker.rabbit_line import Line
 
 Deliver = Callable[[LinkEvent], None]
@@ -86,11 +86,14 @@ class Consumer:
         elif isinstance(error, ChannelClosedByBroker):
             if error.reply_code == ACCESS_REFUSED:
                 raise error
-            self._consumers.ended(self, self._why(error))
+            gone = error.reply_code == NOT_FOUND and not not_up_yet(error)
+            self._consumers.ended(self, self._why(error), gone=gone)
 
     def _why(self, error: ChannelClosedByBroker) -> str:
         if self._running:
             return f"The broker closed the channel on which {self.queue} was consumed."
+        if not_up_yet(error):
+            return f"The queue {self.queue} is not up yet."
         if error.reply_code == NOT_FOUND:
             return f"There is no queue {self.queue}."
         return f"The broker does not start it: {said(error).rstrip('.')}."
@@ -123,11 +126,11 @@ class Consumers:
         self._held.append((queues, then))
         self._release()
 
-    def ended(self, consumer: Consumer, reason: str) -> None:
+    def ended(self, consumer: Consumer, reason: str, *, gone: bool = True) -> None:
         """The broker has ended a consumer."""
         del self._current[consumer.queue]
         self._leave(consumer)
-        self.deliver(Cancelled(consumer.queue, reason))
+        self.deliver(Cancelled(consumer.queue, reason, gone))
 
     def left(self, consumer: Consumer) -> None:
         """The channel of a consumer that is over is closed: the next of that queue may start."""

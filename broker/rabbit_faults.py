@@ -35,6 +35,11 @@ def explain(error: Exception, address: Address) -> LinkError | LinkRefused:
     return _refusal(error, address) or _passing(error, address)
 
 
+def not_up_yet(error: ChannelClosedByBroker) -> bool:
+    """Whether the queue is there and only its node is not, as for a moment after the broker's start: also a 404."""
+    return error.reply_code == NOT_FOUND and "down or inaccessible" in str(error.reply_text)
+
+
 def said(error: ChannelClosedByBroker | ConnectionClosedByBroker) -> str:
     """The broker's own words, without its code."""
     return str(error.reply_text).rpartition(" - ")[2] or str(error.reply_text)

@@ -16,7 +16,7 @@ from pika.exceptions import ChannelClosedByBroker
 from pika.frame import Method
 
 from broker.link import Declared, Inspected, LinkEvent, QueueState
-from broker.rabbit_faults import NOT_FOUND, said
+from broker.rabbit_faults import NOT_FOUND, not_up_yet, said
 from broker.rabbit_line import Line
 from broker.topology import Topology
 
@@ -33,7 +33,8 @@ def inspection(queues: tuple[str, ...]) -> Question:
         except ChannelClosedByBroker as error:
             if error.reply_code != NOT_FOUND:
                 raise
-            states[queue] = None
+            if not not_up_yet(error):
+                states[queue] = None
         else:
             states[queue] = QueueState(ready=answer.message_count, consumers=answer.consumer_count)
     return Inspected(states)

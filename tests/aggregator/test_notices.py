@@ -7,8 +7,9 @@ from typing import Any
 from aggregator.console import Console
 from aggregator.effects import Refuse
 from aggregator.notices import AT_ONCE, Notices
-from broker.drive import Publish
-from tests.aggregator.bench import bench, floats, published
+from broker.drive import Declare, Publish, Tick
+from broker.link import Cancelled
+from tests.aggregator.bench import bench, floats, only, published
 
 
 def refusal(reason: str = "the delta's norm", at: float = 1.0) -> Refuse:
@@ -80,4 +81,18 @@ def test_a_console_that_falls_silent_accepts_nobodys_login_again(tmp_path: Path)
     assert len(published(made.feed(Console(1.0, refused=account)))) == 1
     assert published(made.feed(Console(2.0, error="It does not answer."))) == []
     assert published(made.feed(Console(3.0, refused=account))) == []
+    made.close()
+
+
+def test_a_queue_that_is_only_not_up_yet_is_consumed_again_and_blamed_on_nobody(tmp_path: Path) -> None:
+    made = bench(tmp_path, model=floats(0, 0))
+    made.start()
+    queue = "fq.fed.A.updates"
+    assert published(made.feed(Cancelled(queue, "The queue is not up yet.", gone=False))) == []
+    assert made.journal.fact("missing") is None
+    made.now += 3.0
+    assert only(made.feed(Tick()), Declare)
+    (line,) = lines([one for one in made.feed(Cancelled(queue, "It was deleted.")) if isinstance(one, Publish)])
+    assert line["cause"] == "queue-missing"
+    assert made.journal.fact("missing") is not None
     made.close()
