@@ -108,6 +108,7 @@ def test_bad_input_costs_an_entry_in_the_refused_list_and_nothing_else(
     a, b = _two_sites(federation)
     b.send(honest := b.update())
     federation.reaches(1)
+    federation.eventually("it is made", lambda: federation.digest() != b"")
     digest, pid = federation.digest(), federation.processes["aggregator"].pid
 
     assault = Assault(a, b, administrator)

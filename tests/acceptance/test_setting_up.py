@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from broker.accounts import with_login
 from broker.errors import LinkRefused, UsageError
 from broker.letters import Joined
 from broker.node import Node
@@ -125,10 +126,13 @@ def test_on_somebody_elses_broker_the_printed_rights_are_enough(
     for account in (f"{federation.name}.aggregator", f"{federation.name}.a"):
         administrator.management.put_user(account, "secret")
         urls[account.rpartition(".")[2]] = node.amqp_url(account, "secret", vhost)
+    watcher = f"{federation.name}.aggregator.console"
+    administrator.management.put_user(watcher, "secret", tags="monitoring")
     administrator.management._call("POST", "definitions", printed)
 
     federation.aggregator.path.mkdir()
     write_secret(federation.aggregator.url_file, urls["aggregator"])
+    write_secret(federation.aggregator.console_file, with_login(node.management_url, watcher, "secret"))
     request = asked(federation, "a")
     typed("aggregator", "init", federation.aggregator.path, "--federation", federation.name, request)
     assert Joined.read(federation.aggregator.join_file("a")).broker_url == ""
@@ -140,3 +144,9 @@ def test_on_somebody_elses_broker_the_printed_rights_are_enough(
     federation.start_aggregator()
     federation.start_site("a")
     trains(federation, "a", above=0)
+
+    def waiting() -> set[str]:
+        console = federation.status().console
+        return set(console.waiting) if console is not None else set()
+
+    federation.eventually("the console has told what waits", lambda: waiting() == {"a"})
