@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, Literal
 
+from broker.histograms import without_histogram
+
 SiteState = Literal["away", "resting", "idle", "training", "behind", "removed"]
 BEHIND_AFTER: Final = 5
 LATELY: Final = 5  # updates whose median tells how long a site's rounds take
@@ -33,7 +35,7 @@ _SINCE: Final = "SELECT site, max(at) FROM presence GROUP BY site"  # when each 
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """`base`, `staleness`, `codec`, `metrics` and `newest_at` are of its newest accepted update.
+    """`base`, `staleness`, `codec`, `metrics` (no histograms) and `newest_at` are of its newest accepted update.
 
     So are `smaller`, how many times smaller than 4 bytes a parameter that was, and `error`, what the codec left out,
     relative to what it was given. Its rounds take `usual_s` of training in the median of the last ones. It has been
@@ -122,7 +124,7 @@ def _of_newest(newest: sqlite3.Row, seen: Seen) -> dict[str, Any]:
         "codec": newest["codec"],
         "smaller": seen.times_smaller(newest["payload_bytes"]),
         "error": newest["error"],
-        "metrics": json.loads(newest["metrics"]),
+        "metrics": without_histogram(json.loads(newest["metrics"])),
         "newest_at": newest["accepted_at"],
     }
 
