@@ -87,6 +87,11 @@ KINDS: Final[dict[str, Callable[[Path], Seen]]] = {
     "aggregator.toml": _aggregator,
     "site.toml": _site,
 }
+UNREADABLE: Final[dict[Callable[[Path], Seen], str]] = {
+    _broker: "broker-down",
+    _aggregator: "aggregator-down",
+    _site: "site-failed",
+}
 
 
 @click.command()
@@ -117,12 +122,13 @@ def status(folders: tuple[Path, ...], *, watch: bool, as_json: bool) -> int:
 
 
 def _seen(read: Callable[[Path], Seen], place: Path) -> Seen:
-    """One folder; what cannot be read hides no other."""
+    """One folder; what cannot be read hides no other, and does not pass for well."""
     try:
         return read(place)
     except FedqueueError as error:
-        wrong = Trouble(CAUSES["site-failed"], detail=str(error)) if read is _site else None
-        return Seen("unreadable", place, f"{place}: {error}", {"error": str(error)}, (wrong,) if wrong else ())
+        wrong = Trouble(CAUSES[UNREADABLE[read]], detail=str(error))
+        text = "\n".join([f"{place}: cannot be read", *wrong.lines(time.time())])
+        return Seen("unreadable", place, text, {"error": str(error)}, (wrong,))
 
 
 def _places(folders: Iterable[Path]) -> Iterator[tuple[Callable[[Path], Seen], Path]]:

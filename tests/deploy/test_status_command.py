@@ -101,6 +101,15 @@ def test_what_cannot_be_read_hides_no_other(status: Say, aggregator: Bench, site
     assert "site.toml is not a readable TOML file" in second["error"]
 
 
+def test_a_journal_that_cannot_be_read_does_not_pass_for_well(status: Say, aggregator: Bench) -> None:
+    aggregator.close()
+    aggregator.place.journal_file.write_bytes(b"no database" * 1000)
+    code, said = status(aggregator.place.path)
+    assert code == 1
+    assert "ACT   aggregator-down: " in said
+    assert "file is not a database" in said
+
+
 @pytest.mark.parametrize("place", ["nowhere", "empty"])
 def test_a_folder_that_is_none_of_ours_is_one_sentence(status: Say, tmp_path: Path, place: str) -> None:
     (tmp_path / "empty").mkdir()
