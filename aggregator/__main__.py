@@ -18,6 +18,7 @@ from aggregator.statustext import status_text, when
 from aggregator.steering import pause, resume, stop_after, switch_command
 from broker.commands import run_cli
 from broker.errors import StorageError, UsageError
+from broker.events import printable
 from broker.files import require_writable
 from broker.letters import INITIAL_MODEL, Request
 from broker.logs import log_to_stderr
@@ -185,7 +186,9 @@ def refused(folder: Path, last: int, *, as_json: bool) -> None:
         return
     for row in rows:
         sequence = "-" if row["sequence"] is None else row["sequence"]
-        click.echo(f"{when(row['at'])}  {row['site']:<16} update {sequence:<6} {row['bytes']:>9} B  {row['reason']}")
+        click.echo(
+            f"{when(row['at'])}  {row['site']:<16} update {sequence:<6} {row['bytes']:>9} B  {printable(row['reason'])}"
+        )
     if not rows:
         click.echo("Nothing was refused.")
 

@@ -18,6 +18,7 @@ from broker.accounts import Management
 from broker.errors import FedqueueError, UsageError
 from broker.events import event
 from broker.settings import read_secret
+from broker.topology import site_of
 
 URL_VARIABLE: Final = "FEDQUEUE_CONSOLE_URL"
 log = logging.getLogger(__name__)
@@ -73,9 +74,8 @@ class Watcher:
         except FedqueueError as error:
             return Console(now, error=str(error))
         self._learn(attempts, now)
-        role = ".updates"
-        own = {name: size for name, size in waiting.items() if name.startswith(self._prefix) and name.endswith(role)}
-        by_site = {name.removeprefix(self._prefix).removesuffix(role): size for name, size in own.items()}
+        own = {name: size for name, size in waiting.items() if name.startswith(self._prefix)}
+        by_site = {site_of(name): size for name, size in own.items() if name.endswith(".updates")}
         return Console(now, alarms=alarms, refused=dict(self._refused), waiting=by_site)
 
     def _learn(self, attempts: dict[str, Attempts], now: float) -> None:

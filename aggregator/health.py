@@ -13,13 +13,11 @@ from aggregator.sitestatus import SiteStatus
 from aggregator.status import Status
 from broker.link import ALARMED
 from broker.progress import readable_bytes, readable_s
-from broker.topology import SiteNames
-from broker.troubles import CAUSES, Trouble
+from broker.topology import UPDATES_BYTES, site_of
+from broker.troubles import BACKLOG, CAUSES, RECENT_S, Trouble
 
 SLOW_TIMES: Final = 5.0  # the median of the other sites' rounds
 STUCK_TIMES, STUCK_S, FIRST_S = 10.0, 900.0, 4 * 3600.0  # its own usual round; never sooner; with no round known
-RECENT_S: Final = 60.0  # for which a queue that was declared again is still told of
-BACKLOG_BYTES: Final = 1 << 30  # of the 2 GiB at which a site's updates queue takes no more
 Troubles = Iterator[Trouble]
 
 
@@ -47,18 +45,13 @@ def of_service(status: Status) -> Troubles:
 def _of_queues(status: Status, now: float) -> Troubles:
     for queue, at in status.missing.items():
         if now - at < RECENT_S:
-            yield Trouble(CAUSES["queue-missing"], _site_of(status, queue), f"{queue} was missing", since=at)
+            yield Trouble(CAUSES["queue-missing"], site_of(queue), f"{queue} was missing", since=at)
     if "repair" in status.troubles:
         yield Trouble(CAUSES["queue-missing"], detail=status.troubles["repair"])
     waiting = status.console.waiting if status.console else {}
     for site, size in waiting.items():
-        if size > BACKLOG_BYTES:
+        if size > BACKLOG * UPDATES_BYTES:
             yield Trouble(CAUSES["backlog"], site, f"{readable_bytes(size)} wait")
-
-
-def _site_of(status: Status, queue: str) -> str:
-    names = [SiteNames(status.federation, one.site) for one in status.sites]
-    return next((one.site for one in names if queue in {one.rounds, one.updates, one.receipts}), "")
 
 
 def _of_sites(status: Status, now: float) -> Troubles:

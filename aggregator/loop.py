@@ -39,6 +39,7 @@ from aggregator.notices import Notices
 from aggregator.publication import Publication
 from aggregator.publications import Published
 from aggregator.reception import Receptions
+from aggregator.refusals import BY_OTHER_ACCOUNT
 from aggregator.rounds import Rounds
 from aggregator.settings import Settings
 from aggregator.settlement import Receipts
@@ -58,7 +59,7 @@ from broker.link import (
 )
 from broker.messages import AGGREGATOR, Announcement, Hello, Opened, Party, Peer, UpdatePart
 from broker.plan import PAUSED
-from broker.topology import SiteNames, models_stream, stream_bytes
+from broker.topology import SiteNames, models_stream, site_of, stream_bytes
 
 Effects = list[Any]
 
@@ -232,7 +233,7 @@ class AggregatorLoop:
     def _on_delivery(self, delivery: Delivery, now: float) -> Effects:
         if delivery.queue == models_stream(self._party.federation):
             return self._publication.read_back(delivery)
-        site = delivery.queue.removeprefix(f"fq.{self._party.federation}.").removesuffix(".updates")
+        site = site_of(delivery.queue)
         try:
             effects = self._on_message(site, self._open(site, delivery), now)
         except WireError as error:
@@ -253,7 +254,7 @@ class AggregatorLoop:
         if enrolled is None:
             raise WireError(f"Site {site} is not enrolled.")
         if enrolled.account is not None and delivery.user_id != enrolled.account:
-            raise WireError(f"It was published by account {delivery.user_id!r}, not by {enrolled.account!r}.")
+            raise WireError(f"{BY_OTHER_ACCOUNT} {delivery.user_id!r}, not by {enrolled.account!r}.")
         peer = Peer(self._party.federation, site, enrolled.key)
         return peer.opened(delivery.body, recipients=frozenset({AGGREGATOR}))
 

@@ -13,7 +13,7 @@ from aggregator.effects import Refuse
 from aggregator.refusals import cause_of
 from broker.drive import Publish
 from broker.link import Outgoing
-from broker.topology import refused_queue
+from broker.topology import refused_queue, site_of
 from broker.troubles import CAUSES, Cause
 
 AT_ONCE: Final = 100
@@ -58,7 +58,7 @@ class Notices:
 
     def missing(self, queue: str, at: float) -> list[Publish]:
         """A queue was deleted."""
-        return self._line(CAUSES["queue-missing"], "", f"{queue} was missing; it is declared again", at)
+        return self._line(CAUSES["queue-missing"], site_of(queue), f"{queue} was missing; it is declared again", at)
 
     def left(self, token: Any) -> None:
         """A line was confirmed or returned: there is room for another."""

@@ -1,9 +1,11 @@
 """Why something was refused, as a cause that people know from everywhere else: broker/troubles.py."""
 
+from typing import Final
+
 from broker.messages import WRONG_SIGNATURE
 from broker.troubles import CAUSES, Cause
 
-BY_OTHER_ACCOUNT = "It was published by account"
+BY_OTHER_ACCOUNT: Final = "It was published by account"
 
 
 def cause_of(reason: str) -> Cause:

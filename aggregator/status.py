@@ -100,7 +100,7 @@ def _status(database: sqlite3.Connection, folder: Folder, *, counted: bool) -> S
     control = parsed_control(facts.get(FACT))
     asked = control.asks_for_training(version, versions=settings.versions)
     rule, any_yet = _rule(database), _one(database, "SELECT 1 FROM updates LIMIT 1") is not None
-    seen = Seen(version, _parameters(database, folder), asked=asked)
+    seen = Seen(version, parameters_in(database, folder), asked=asked)
     link, troubles = _link(facts) if running else ("not running", _ended(facts))
     return Status(
         federation=settings.federation,
@@ -153,8 +153,8 @@ def _usual_gap_s(database: sqlite3.Connection) -> float | None:
     return median(gaps) if len(gaps) > 1 else None
 
 
-def _parameters(database: sqlite3.Connection, folder: Folder) -> int | None:
-    """Of the model, by the snapshot that is always kept."""
+def parameters_in(database: sqlite3.Connection, folder: Folder) -> int | None:
+    """How many the model has, by the snapshot that is always kept."""
     digest = _one(database, "SELECT digest FROM versions WHERE version = 0")
     with suppress(FedqueueError):
         return map_model(folder.snapshot(digest or b""))[0].size

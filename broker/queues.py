@@ -13,12 +13,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from broker.progress import readable_bytes
-from broker.topology import SiteNames
-from broker.troubles import CAUSES, Trouble
+from broker.topology import SiteNames, site_of
+from broker.troubles import BACKLOG, CAUSES, RECENT_S, Trouble
 
 ROLES: Final = ("rounds", "updates", "receipts")
-BACKLOG: Final = 0.5  # of the bytes at which an updates queue takes no more
-RECENT_S: Final = 60.0  # for which a queue that was declared again is told of
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,7 @@ def read_queues(federation: str, records: Sequence[Mapping[str, Any]], lines: It
     """The queues of `federation` among all `records`; `lines` are the bodies in its refused queue, oldest first."""
     depths = {str(record["name"]): Depth.of(record) for record in records}
     prefix = f"fq.{federation}."
-    own = [name.removeprefix(prefix).rpartition(".") for name in depths if name.startswith(prefix)]
-    sites = sorted({site for site, _, role in own if site and role in ROLES})
+    sites = sorted({site_of(name) for name in depths if name.startswith(prefix)} - {""})
     return FederationQueues(
         federation,
         tuple(SiteQueues(site, {role: depths.get(_name(federation, site, role)) for role in ROLES}) for site in sites),

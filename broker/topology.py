@@ -22,6 +22,7 @@ RESERVED: Final = frozenset({"aggregator", "all", "everyone", "models", "refused
 # hospital that crashes nightly must still find its announcement.
 DELIVERY_LIMIT: Final = 1_000_000
 MIB: Final = 1 << 20
+UPDATES_BYTES: Final = 2048 * MIB  # of one site may wait for the aggregator
 
 Argument = str | int
 
@@ -114,7 +115,7 @@ class SiteNames:
         """Routing key of the site's receipts."""
         return f"{RECEIPT}.{self.site}"
 
-    def topology(self, *, max_updates_bytes: int = 2048 * MIB) -> Topology:
+    def topology(self, *, max_updates_bytes: int = UPDATES_BYTES) -> Topology:
         """The site's queues; `max_updates_bytes` bounds what may wait for the aggregator, more is nacked."""
         newest_only: tuple[tuple[str, Argument], ...] = (
             ("x-max-length", 1),
@@ -141,6 +142,12 @@ class SiteNames:
                 Binding(updates, self.updates, self.hello_key),
             ),
         )
+
+
+def site_of(queue: str) -> str:
+    """Whose queue it is by its name, `fq.<federation>.<site>.<role>`; "" of those that all sites share."""
+    _, _, *rest = queue.split(".")
+    return rest[0] if len(rest) == 2 else ""
 
 
 ROUND_FOR_ALL: Final = "round.all"

@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from broker.events import printable
 from broker.progress import readable_s
+
+RECENT_S: Final = 60.0  # for which a queue that was declared again is told of
+BACKLOG: Final = 0.5  # of the bytes at which a site's updates queue takes no more
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Trouble:
         """For a terminal: what, since when and why; then what to do."""
         where = f" {self.site}" if self.site else ""
         lasted = "" if self.since is None else f", for {readable_s(max(0.0, now - self.since))}"
-        detail = "".join(sign if sign.isprintable() else "?" for sign in self.detail).rstrip(".")
+        detail = printable(self.detail).rstrip(".")
         why = f" ({detail})" if detail else ""
         mark = "ACT " if self.cause.act else "know"
         return [f"{mark}  {self.cause.name}{where}{lasted}: {self.cause.means}{why}", f"      do: {self.cause.remedy}"]

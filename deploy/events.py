@@ -11,10 +11,10 @@ from typing import Final
 from aggregator.journal_tables import VERSION
 from aggregator.publications import NOTHING
 from aggregator.settings import Folder
+from aggregator.status import parameters_in
 from broker.database import open_readonly
-from broker.errors import FedqueueError, StorageError
+from broker.errors import StorageError
 from broker.histograms import without_histogram
-from broker.weights import map_model
 from deploy.history import Evaluated, Merged, Published, Refusal, Sent
 
 _MERGED: Final = """
@@ -83,17 +83,8 @@ def events_in(database: sqlite3.Connection, folder: Folder) -> Events:
             Sent(row["version"], row["base"] == NOTHING, row["codec"], row["payload_bytes"])
             for row in database.execute("SELECT version, base, codec, payload_bytes FROM publications ORDER BY version")
         ),
-        parameters=_parameters(database, folder),
+        parameters=parameters_in(database, folder),
     )
-
-
-def _parameters(database: sqlite3.Connection, folder: Folder) -> int | None:
-    """How many the model has, by the snapshot that is always kept."""
-    row = database.execute("SELECT digest FROM versions WHERE version = 0").fetchone()
-    try:
-        return None if row is None else map_model(folder.snapshot(row["digest"]))[0].size
-    except FedqueueError:
-        return None
 
 
 def _merged(row: sqlite3.Row, version: int) -> Merged:

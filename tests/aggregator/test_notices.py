@@ -49,7 +49,8 @@ def test_refused_logins_are_told_when_they_begin_and_when_they_end() -> None:
 
 def test_a_deleted_queue_is_told() -> None:
     (line,) = lines(Notices("fed", []).missing("fq.fed.A.rounds", 1.0))
-    assert (line["cause"], line["reason"]) == ("queue-missing", "fq.fed.A.rounds was missing; it is declared again")
+    assert (line["cause"], line["site"]) == ("queue-missing", "A")
+    assert line["reason"] == "fq.fed.A.rounds was missing; it is declared again"
 
 
 def test_junk_does_not_queue_up_and_goes_on_once_there_is_room() -> None:

@@ -24,7 +24,8 @@ def test_a_trouble_reads_what_since_when_why_and_what_to_do() -> None:
 def test_what_a_site_wrote_does_not_act_on_the_terminal() -> None:
     hostile = Trouble(CAUSES["update-refused"], "KY", "\x1b[2J\nACT   all is well\u202e")
     first, second = hostile.lines(0.0)
-    assert first.endswith("(?[2J?ACT   all is well?)")
+    assert first.endswith(r"(\u001b[2J\nACT   all is well\u202e)")
+    assert first.isprintable()
     assert second.startswith("      do: ")
 
 
