@@ -7,20 +7,20 @@ from typing import Final
 
 from broker.identity import PrivateKey
 from tests.acceptance.administrator import Administrator
-from tests.drill.hospitals import POISON, STEP_S, TINY, Hospitals
+from tests.acceptance.federation import TINY
+from tests.drill.hospitals import POISON, STEP_S, Hospitals
 
 Step = Callable[[Hospitals], object]
 
 
 @dataclass(frozen=True)
 class Drill:
-    """`site` is "" where the federation has the trouble. Of `blind` places is known that they cannot see it."""
+    """`site` is "" where the federation has the trouble."""
 
     cause: str
     site: str
     make: Step
     mend: Step
-    blind: frozenset[str] = frozenset()
 
 
 def _slow(hospitals: Hospitals) -> None:

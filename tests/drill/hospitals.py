@@ -17,12 +17,11 @@ from broker.accounts import Management
 from broker.commands import run_cli
 from broker.install import find_rabbitmq
 from broker.letters import Request
-from broker.node import Node
 from broker.settings import write_secret
 from deploy.cli import cli
 from deploy.local import SitePlan
 from site_worker.joining import join
-from tests.acceptance.federation import TINY, Federation
+from tests.acceptance.federation import Federation
 
 SITES: Final = ("KY", "MN", "NY")
 STEP_S: Final = 0.05
@@ -119,6 +118,3 @@ def _free_ports(many: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-__all__ = ["POISON", "SITES", "STEP_S", "TINY", "Hospitals", "Node", "hospitals"]

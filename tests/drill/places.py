@@ -2,7 +2,7 @@
 
 import re
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broker.troubles import CAUSES
@@ -15,23 +15,22 @@ LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Places:
-    """`code` is the exit code of the command that was asked last: it says whether somebody has to act."""
+    """Each command's exit code is held to what it says: 1 if somebody has to act."""
 
     def __init__(self, hospitals: Hospitals, prometheus: Prometheus) -> None:
         self._hospitals, self._prometheus = hospitals, prometheus
-        self.code = 0
 
     def status(self) -> Named:
         """`fedqueue status` of the aggregator."""
-        self.code, seen = self._hospitals.said("status", self._hospitals.aggregator.path)
-        return _named(seen[0]["troubles"])
+        code, seen = self._hospitals.said("status", self._hospitals.aggregator.path)
+        return _named(seen[0]["troubles"], code)
 
     def queues(self) -> Named:
         """`fedqueue broker queues`."""
         assert self._hospitals.node is not None
-        self.code, seen = self._hospitals.said("broker", "queues", self._hospitals.node.folder)
+        code, seen = self._hospitals.said("broker", "queues", self._hospitals.node.folder)
         of_federation = seen["federations"].get(self._hospitals.name, {"troubles": []})
-        return _named([*seen["troubles"], *of_federation["troubles"]])
+        return _named([*seen["troubles"], *of_federation["troubles"]], code)
 
     def metric(self) -> Named:
         """`fedqueue_trouble` of the aggregator; a service that does not answer is down, as Prometheus' `up` says."""
@@ -58,7 +57,8 @@ def cause_of(alert: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", alert.removeprefix("Fedqueue")).lower()
 
 
-def _named(troubles: Iterable[Any]) -> Named:
+def _named(troubles: Sequence[Any], code: int) -> Named:
+    assert code == int(any(one["act"] for one in troubles))
     return {(one["cause"], one["site"]) for one in troubles}
 
 

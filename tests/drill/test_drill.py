@@ -75,7 +75,7 @@ def _until_named(drill: Drill, places: dict[str, Callable[[], Named]]) -> dict[s
     began, wanted = time.monotonic(), (drill.cause, drill.site)
     after: dict[str, float] = {}
     last: dict[str, Named] = {}
-    while missing := [name for name in places if name not in after and name not in drill.blind]:
+    while missing := [name for name in places if name not in after]:
         for name in missing:
             last[name] = places[name]()
             if wanted in last[name]:
