@@ -123,6 +123,11 @@ def test_troubles_have_a_place_of_their_own(tmp_path: Path) -> None:
     assert CAUSES["site-away"].remedy in seen
 
 
+def test_the_command_tells_what_is_wrong_now(tmp_path: Path) -> None:
+    report(small(tmp_path / "agg").path, "--out", tmp_path / "report.html")
+    assert CAUSES["aggregator-down"].remedy in words((tmp_path / "report.html").read_text("utf-8"))
+
+
 def test_a_federation_in_which_nothing_was_accepted_says_so(tmp_path: Path) -> None:
     seen = words(render(read_standing(found(tmp_path), now=NOW)))
     for text in (
