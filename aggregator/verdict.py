@@ -38,15 +38,18 @@ def _waits(status: Status, now: float) -> Iterator[str]:
 def _busy(site: SiteStatus, now: float) -> str:
     if site.newest_at is None or site.usual_s is None:
         return f"{site.site} (its first)"
-    return (
-        f"{site.site} (the last came {readable_s(now - site.newest_at)} ago, a round takes {readable_s(site.usual_s)})"
-    )
+    return f"{site.site} (the last came {readable_s(now - site.newest_at)} ago, a round takes {_takes(site.usual_s)})"
+
+
+def _takes(seconds: float) -> str:
+    """A duration that may be of less than a second."""
+    return f"{seconds:.1g} s" if seconds < 0.95 else readable_s(seconds)
 
 
 def verdict(status: Status, now: float) -> str:
     """Whether the federation goes on, and how long ago it made its newest version."""
     ago = f"version {status.version} was made {readable_s(now - status.made_at)} ago"
-    usual = "" if status.usual_gap_s is None else f"; one takes {readable_s(status.usual_gap_s)} usually"
+    usual = "" if status.usual_gap_s is None else f"; one takes {_takes(status.usual_gap_s)} usually"
     return f"{next(_state(status, now))}; {ago}{usual}"
 
 

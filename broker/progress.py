@@ -49,9 +49,7 @@ def readable_bytes(size: float) -> str:
 
 
 def readable_s(seconds: float) -> str:
-    """Such as 0.05 s, 40 s, 12 min, 3 h 20 min."""
-    if 0 < seconds < 0.95:
-        return f"{seconds:.1g} s"
+    """Such as 40 s, 12 min, 3 h 20 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -111,6 +111,10 @@ LATE = replace(HEALTHY, made_at=NOW - 61)
 AGO = "version 7 was made 61 s ago"
 VERDICTS = [
     (HEALTHY, "going on; version 7 was made 30 s ago; one takes 20 s usually"),
+    (
+        replace(HEALTHY, usual_gap_s=0.046, made_at=NOW),
+        "going on; version 7 was made 0 s ago; one takes 0.05 s usually",
+    ),
     (replace(HEALTHY, usual_gap_s=None), "going on; version 7 was made 30 s ago"),
     (LATE, "slow, not failed: hospitals are training; version 7 was made 61 s ago; one takes 20 s usually"),
     (
